@@ -1,0 +1,1 @@
+"""The arithmetic of the attention modules, as functions of tensors. Imports torch only."""

@@ -1,0 +1,112 @@
+"""Plain PyTorch form of SCSA: what any faster version is compared with.
+
+Paper: SCSA: Exploring the Synergistic Effects Between Spatial and Channel Attention, arXiv 2407.05128, section 3.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPS = 1e-5
+
+
+class Affine(NamedTuple):
+    """Weight and bias of a layer; the bias may be missing."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def _gate(z: Tensor, kind: str, dim: int, unit: bool) -> Tensor:
+    """Sigmoid or softmax over ``dim``. With ``unit``, scaled so that equal logits of 0 give 1 and not 1/2 or 1/n."""
+    if kind == 'sigmoid':
+        return 2 * z.sigmoid() if unit else z.sigmoid()
+    a = z.softmax(dim)
+    return a * z.shape[dim] if unit else a
+
+
+def _group_norm(x: Tensor, groups: int, affine: Affine) -> Tensor:
+    # torch.group_norm, because nn.functional.group_norm refuses one value a group, which a 1x1 map can give.
+    return torch.group_norm(x, groups, affine.weight, affine.bias, EPS)
+
+
+def spatial_gates(
+    x: Tensor, convs: Sequence[Affine], norm_h: Affine, norm_w: Affine, gate: str = 'sigmoid', unit: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Gates of SMSA (section 3.1), one per row and one per column.
+
+    Args:
+        x: (B, C, H, W); C a multiple of the number of convolutions.
+        convs: Depthwise 1-D convolutions, weights (C/4, 1, k) with odd k, one per sub-feature.
+        norm_h: GroupNorm of the row strips, (C,) each; as many groups as convolutions.
+        norm_w: GroupNorm of the column strips.
+        gate: ``'sigmoid'``, or ``'softmax'`` over the length of the strip.
+        unit: Scale the gates so that a logit of 0 means 1.
+
+    Returns:
+        Row gates (B, C, H, 1) and column gates (B, C, 1, W), in the dtype of ``x``.
+    """
+
+    def strip(s: Tensor, norm: Affine) -> Tensor:
+        parts = [
+            F.conv1d(p, c.weight, c.bias, padding=c.weight.shape[-1] // 2, groups=c.weight.shape[0])
+            for p, c in zip(s.chunk(len(convs), dim=1), convs, strict=True)
+        ]
+        z = _group_norm(torch.cat(parts, dim=1), len(convs), norm)
+        return _gate(z, gate, 2, unit).to(x.dtype)
+
+    return strip(x.mean(3), norm_h).unsqueeze(3), strip(x.mean(2), norm_w).unsqueeze(2)
+
+
+def _pool(x: Tensor, window_size: int, mode: str) -> Tensor:
+    """Non-overlapping windows of at most ``window_size``; rows and columns past the last whole window are dropped."""
+    h, w = x.shape[2:]
+    if window_size == -1:
+        return x.mean((2, 3), keepdim=True)
+    kernel = (min(window_size, h), min(window_size, w))
+    return F.avg_pool2d(x, kernel) if mode == 'avg_pool' else F.max_pool2d(x, kernel)
+
+
+def channel_gate(
+    x: Tensor,
+    norm: Affine,
+    q: Affine,
+    k: Affine,
+    v: Affine,
+    num_heads: int = 1,
+    window_size: int = 7,
+    down_sample_mode: str = 'avg_pool',
+    gate: str = 'sigmoid',
+    attn_drop: float = 0.0,
+    unit: bool = False,
+) -> Tensor:
+    """Gate of PCSA (section 3.2), one per channel, from self-attention between the channels.
+
+    Args:
+        x: (B, C, H, W).
+        norm: GroupNorm with one group, (C,) each.
+        q: Per-channel scale of the queries, weight (C, 1, 1, 1), as are ``k`` and ``v``.
+        num_heads: Divides C.
+        window_size: Side of the pooling window, cut to the map where that is smaller; -1 pools the whole map.
+        down_sample_mode: ``'avg_pool'`` or ``'max_pool'``.
+        gate: ``'sigmoid'``, or ``'softmax'`` over the channels.
+        attn_drop: Probability with which an attention weight is dropped, here and now (0 when evaluating).
+        unit: Scale the gate so that a logit of 0 means 1.
+
+    Returns:
+        (B, C, 1, 1), in the dtype of ``x``.
+    """
+    b, c = x.shape[:2]
+    d = c // num_heads
+    y = _group_norm(_pool(x, window_size, down_sample_mode), 1, norm)
+    # Heads are consecutive channels: (B, heads, d, n).
+    queries, keys, values = (F.conv2d(y, p.weight, p.bias, groups=c).reshape(b, num_heads, d, -1) for p in (q, k, v))
+    attn = (queries @ keys.transpose(2, 3) / math.sqrt(d)).softmax(3)
+    attn = F.dropout(attn, attn_drop)
+    # The mean over positions commutes with the product: take it of the values, and d*d*n multiplications are saved.
+    z = (attn @ values.mean(3, keepdim=True)).reshape(b, c, 1, 1)
+    return _gate(z, gate, 1, unit).to(x.dtype)

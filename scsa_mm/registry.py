@@ -1,0 +1,45 @@
+"""The scope ``scsa_mm``: child registries of mmengine's, and what is visible without the scope.
+
+mmengine imports ``scsa_mm.registry`` by itself when a config says ``type='scsa_mm.SCSA'``, so that form needs no
+``custom_imports``. The short form ``type='SCSA'`` needs ``custom_imports = dict(imports=['scsa_mm'])``.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+__all__ = ['HOOKS', 'MODELS', 'register_attention']
+
+SCOPE = 'scsa_mm'
+
+
+def _child(parent: Registry, location: str) -> Registry:
+    """The registry below ``parent`` for this scope; the one that is there when this file runs a second time."""
+    existing = parent.children.get(SCOPE)
+    if existing is not None:
+        return existing
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[location])
+
+
+MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention')
+HOOKS = _child(MMENGINE_HOOKS, 'scsa_mm.hooks')
+
+
+def register_attention(in_root: bool):
+    """Class decorator: register under the scope, and with ``in_root`` under the bare name for every scope.
+
+    Only names that no other package uses may be bare: mmyolo has a CBAM, mmengine an EMAHook.
+
+    Raises:
+        KeyError: if another class already has the name in the registry.
+    """
+
+    def register(cls: type) -> type:
+        for registry in (MODELS, MMENGINE_MODELS) if in_root else (MODELS,):
+            known = registry.module_dict.get(cls.__name__)
+            # A reloaded module defines the same class anew: that is no conflict.
+            same = known is not None and (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+            registry.register_module(module=cls, force=same)
+        return cls
+
+    return register

@@ -1,0 +1,3 @@
+"""The version of scsa_mm; setup.py reads this file without importing the package."""
+
+__version__ = '0.1.0'
