@@ -1,0 +1,76 @@
+"""Whether the files that a config's datasets name are there, before anything is built."""
+
+import inspect
+import os.path as osp
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from .errors import UserError
+
+# Where a data set is found, by a part of its usual path.
+SOURCES = {
+    'miniature_coco': 'make it with: python tools/make_miniature.py --dataset coco --out data/miniature_coco',
+    'coco': 'get train2017, val2017 and annotations from https://cocodataset.org/#download into data/coco',
+    'VOCdevkit': 'get VOC2007 and VOC2012 from http://host.robots.ox.ac.uk/pascal/VOC/ into data/VOCdevkit',
+    'ade': 'get ADEChallengeData2016 from http://sceneparsing.csail.mit.edu into data/ade',
+    'imagenet': 'get ILSVRC2012 from https://image-net.org/download into data/imagenet',
+}
+
+
+def _leaf_datasets(dataset: dict) -> Iterator[dict]:
+    """The datasets that read files, inside wrappers such as RepeatDataset and ConcatDataset."""
+    if 'dataset' in dataset:
+        yield from _leaf_datasets(dataset['dataset'])
+    elif 'datasets' in dataset:
+        for inner in dataset['datasets']:
+            yield from _leaf_datasets(inner)
+    else:
+        yield dataset
+
+
+def _is_local(path: str) -> bool:
+    return '://' not in path
+
+
+def _downloads_itself(dataset: dict) -> bool:
+    cls = dataset['type']
+    cls = DATASETS.get(cls) if isinstance(cls, str) else cls
+    return cls is not None and 'download' in inspect.signature(cls.__init__).parameters
+
+
+def _files(dataset: dict) -> Iterator[str]:
+    root = dataset.get('data_root') or ''
+    prefixes = dataset.get('data_prefix') or {}
+    prefixes = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
+    for part in [dataset.get('ann_file') or '', *prefixes]:
+        if isinstance(part, str) and (part or root):
+            yield osp.join(root, part)
+
+
+def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Raise UserError, naming the file and where to get the data, unless each split's files are there.
+
+    Args:
+        cfg: The whole config.
+        splits: Any of ``'train'``, ``'val'``, ``'test'``.
+    """
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if not loader or 'dataset' not in loader:
+            continue
+        for dataset in _leaf_datasets(loader['dataset']):
+            if dataset.get('backend_args') or _downloads_itself(dataset):
+                continue
+            missing = [f for f in _files(dataset) if _is_local(f) and not osp.exists(f)]
+            if missing:
+                raise UserError(f'{split} data: {missing[0]} not found; {_way_out(missing[0], split)}')
+
+
+def _way_out(path: str, split: str) -> str:
+    parts = path.split('/')
+    for name, source in SOURCES.items():
+        if name in parts:
+            return f'{source}, or link the folder that has it: ln -s /your/{name} data/{name}'
+    return f'correct {split}_dataloader.dataset.data_root in the config, or put the data there'

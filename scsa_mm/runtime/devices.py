@@ -1,0 +1,43 @@
+"""The devices that a run asks for, and running on the CPU where mmengine expects a GPU."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+
+from .errors import UserError
+
+
+def check_gpus(processes: int = 1) -> None:
+    """Raise UserError if GPUs are asked for that are not there; without any GPU a run uses the CPU.
+
+    Args:
+        processes: Processes on this machine, each of which takes a GPU of its own.
+    """
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if torch.cuda.is_available():
+        there = torch.cuda.device_count()
+        if processes > there:
+            limit = f' (CUDA_VISIBLE_DEVICES={visible})' if visible else ''
+            raise UserError(f'{processes} GPUs asked for, {there} there{limit}; ask for at most {there}')
+    elif visible not in (None, '', '-1'):
+        raise UserError(
+            f'CUDA_VISIBLE_DEVICES={visible} asks for a GPU and torch {torch.__version__} finds none; '
+            'unset it, or set it to -1, to run on the CPU'
+        )
+
+
+def prepare_cpu_processes(cfg: Config) -> None:
+    """Several processes without a GPU: mmengine 0.10.7 would call CUDA and NCCL for them."""
+    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
+        return
+    # mmengine leaves a process group that exists alone.
+    if cfg.launcher == 'pytorch' and not dist.is_initialized():
+        dist.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )

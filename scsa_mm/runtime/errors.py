@@ -1,0 +1,31 @@
+"""A user's mistake ends a tool with one line and a non-zero exit, not with a traceback."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Something that the user can mend; the message says what is wrong and the way out, in one line."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a :class:`UserError` as one line (by the first process of several) and exit with status 2."""
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get('RANK', '0') == '0':
+            print(f'error: {error}', file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; for a bare assert the condition that did not hold."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if not text:
+        frames = traceback.extract_tb(error.__traceback__)
+        text = f'{type(error).__name__}: {frames[-1].line}' if frames else type(error).__name__
+    return ' '.join(text.split())

@@ -1,0 +1,118 @@
+#!/usr/bin/env python
+"""Train a model of MMDetection, MMSegmentation or MMPretrain, with or without attention.
+
+python tools/train.py configs/mask_rcnn_r50_scsa_coco.py
+python tools/train.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --amp
+"""
+
+import argparse
+import os
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import scsa_mm  # noqa: F401  (registers the attention and lets torch.load read mmengine's checkpoints)
+from scsa_mm.runtime.checkpoints import (
+    check_fits,
+    check_nothing_overwritten,
+    check_resumable,
+    find_resume,
+    is_local,
+    read_checkpoint,
+)
+from scsa_mm.runtime.config import add_common_arguments, load_config, set_work_dir
+from scsa_mm.runtime.data import check_data
+from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
+from scsa_mm.runtime.errors import UserError, one_line_errors
+from scsa_mm.runtime.plugins import check_plugins
+from scsa_mm.runtime.report import describe_attention
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Train a model of MMDetection, MMSegmentation or MMPretrain', allow_abbrev=False
+    )
+    parser.add_argument('config', help='a file, or a name such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a path from the last one in the work dir',
+    )
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def use_amp(cfg: Config) -> None:
+    if not torch.cuda.is_available():
+        raise UserError('--amp needs a GPU, and torch finds none; leave it out to train on the CPU')
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp replaces OptimWrapper, and this config has {wrapper}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
+    cfg.auto_scale_lr.enable = True
+
+
+def use_checkpoint(cfg: Config, resume: str | None) -> tuple[dict, str] | None:
+    """Read the checkpoint that the run goes on from, if any, and take over its seed."""
+    if resume is None and not cfg.get('resume'):
+        check_nothing_overwritten(cfg.work_dir)
+        if cfg.get('load_from') and is_local(cfg.load_from):
+            read_checkpoint(cfg.load_from)
+        return None
+    path = find_resume(cfg.work_dir, resume or cfg.get('load_from') or 'auto')
+    cfg.resume, cfg.load_from = True, path
+    if not is_local(path):
+        return None
+    checkpoint = read_checkpoint(path)
+    check_resumable(checkpoint, path)
+    # mmengine takes the checkpoint's seed over too, but only after the samplers were built with another.
+    if cfg.get('randomness', {}).get('seed') is None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': checkpoint['meta'].get('seed')}
+    return checkpoint, path
+
+
+def add_random_state_hook(cfg: Config) -> None:
+    hook = dict(type='scsa_mm.RandomStateHook')
+    if hook not in cfg.get('custom_hooks', []):
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.launcher = args.launcher
+        set_work_dir(cfg, args.config, args.work_dir)
+        check_gpus()
+        if args.amp:
+            use_amp(cfg)
+        if args.auto_scale_lr:
+            use_auto_scale_lr(cfg)
+        check_plugins(cfg)
+        check_data(cfg, ('train', 'val'))
+        resumed = use_checkpoint(cfg, args.resume)
+        add_random_state_hook(cfg)
+        prepare_cpu_processes(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if resumed is not None:
+            check_fits(runner.model, *resumed)
+    runner.logger.info(describe_attention(runner.model))
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
