@@ -1,0 +1,52 @@
+"""Data that is not where the config looks for it."""
+
+import pytest
+from mmengine.config import Config
+
+from scsa_mm.runtime.data import check_data
+from scsa_mm.runtime.errors import UserError
+
+
+def config(root, split='train', **dataset):
+    dataset = dict(type='CocoDataset', data_root=str(root), **dataset)
+    return Config({f'{split}_dataloader': dict(dataset=dataset)})
+
+
+def test_what_is_there_passes(tmp_path):
+    (tmp_path / 'a.json').touch()
+    (tmp_path / 'images').mkdir()
+    check_data(config(tmp_path, ann_file='a.json', data_prefix=dict(img='images/')), ('train', 'val', 'test'))
+
+
+@pytest.mark.parametrize('kw', [dict(ann_file='b.json'), dict(ann_file='', data_prefix=dict(img='images/'))])
+def test_the_missing_file_is_named(tmp_path, kw):
+    with pytest.raises(UserError, match=f'train data: {tmp_path}/(b.json|images/) not found; correct train_dataloader'):
+        check_data(config(tmp_path, **kw), ('train',))
+
+
+def test_only_the_splits_that_are_used(tmp_path):
+    check_data(config(tmp_path / 'nowhere', split='test', ann_file='a'), ('train', 'val'))
+    with pytest.raises(UserError, match='test data'):
+        check_data(config(tmp_path / 'nowhere', split='test', ann_file='a'), ('test',))
+
+
+def test_the_way_to_get_it():
+    with pytest.raises(UserError, match='data/coco/a.json not found; get train2017.*cocodataset.org.*ln -s'):
+        check_data(config('data/coco', ann_file='a.json'), ('train',))
+
+
+@pytest.mark.parametrize(
+    'wrap', [lambda d: dict(dataset=d), lambda d: dict(datasets=[d]), lambda d: dict(dataset=dict(datasets=[d]))]
+)
+def test_inside_wrappers(tmp_path, wrap):
+    inner = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='no.json')
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', **wrap(inner)))))
+    with pytest.raises(UserError, match='no.json not found'):
+        check_data(cfg, ('train',))
+
+
+def test_remote_data_and_data_that_is_downloaded_are_left_alone():
+    check_data(config('s3://bucket/coco', ann_file='a.json'), ('train',))
+    check_data(config('nowhere', ann_file='a.json', backend_args=dict(backend='petrel')), ('train',))
+    cifar = dict(type='mmpretrain.CIFAR100', data_root='nowhere', data_prefix='nowhere')
+    check_data(Config(dict(train_dataloader=dict(dataset=cifar))), ('train',))

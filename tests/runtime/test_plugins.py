@@ -1,0 +1,81 @@
+"""Plugins that do not exist, or do not fit the backbone."""
+
+import pytest
+from mmengine.config import Config
+
+import scsa_mm  # noqa: F401
+from scsa_mm.runtime.errors import UserError
+from scsa_mm.runtime.plugins import check_plugins
+
+
+def config(backbone='ResNet', scope='mmdet', type='SCSA', stages=(True,) * 4, position='after_conv2', kw=None, **more):
+    plugins = [dict(cfg=dict(type=type, **(kw or {})), stages=stages, position=position)]
+    return Config(dict(default_scope=scope, model=dict(backbone=dict(type=backbone, plugins=plugins, **more))))
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+@pytest.mark.parametrize('type', ['SCSA', 'scsa_mm.SCSA', 'scsa_mm.EMA', 'ContextBlock'])
+def test_what_fits_passes(scope, type):
+    kw = dict(ratio=0.25) if type == 'ContextBlock' else {}
+    check_plugins(config(scope=scope, type=type, kw=kw, depth=50))
+
+
+def test_nothing_to_check():
+    check_plugins(Config(dict(default_scope='mmdet', model=dict(type='Anything', backbone=dict(type='Nothing')))))
+
+
+@pytest.mark.parametrize(
+    'name, near',
+    [('SCSAA', 'SCSA'), ('scsa', 'SCSA'), ('scsa_mm.SCAS', 'scsa_mm.SCSA'), ('ContextBlok', 'ContextBlock')],
+)
+def test_a_misspelt_type_names_near_matches(name, near):
+    with pytest.raises(UserError, match=f"no plugin type '{name}' in the scope 'mmdet'.*did you mean .*{near}"):
+        check_plugins(config(type=name, depth=50))
+
+
+def test_a_type_like_no_other():
+    with pytest.raises(UserError, match="no plugin type 'Zqxw' in the scope 'mmseg' or above$"):
+        check_plugins(config(scope='mmseg', type='Zqxw', depth=50))
+
+
+def test_a_plugin_without_cfg():
+    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=dict(type='ResNet', depth=50, plugins=['SCSA']))))
+    with pytest.raises(UserError, match='each plugin is dict'):
+        check_plugins(cfg)
+
+
+@pytest.mark.parametrize(
+    'scope, backbone, able',
+    [
+        ('mmdet', 'SwinTransformer', 'ResNeXt'),
+        ('mmseg', 'MixVisionTransformer', 'ResNetV1c'),
+        ('mmpretrain', 'ResNet', ''),
+    ],
+)
+def test_a_backbone_that_takes_none_names_those_that_do(scope, backbone, able):
+    with pytest.raises(UserError, match=f'{backbone} takes no plugins; those of {scope} that do: .*{able}'):
+        check_plugins(config(backbone=backbone, scope=scope))
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_basic_blocks_take_none(scope):
+    with pytest.raises(UserError, match='depth 18 is made of BasicBlock.*50, 101 and 152'):
+        check_plugins(config(scope=scope, depth=18))
+
+
+@pytest.mark.parametrize(
+    'kw, message',
+    [
+        (dict(depth=50, kw=dict(num_heads=5)), r'ResNet with plugins\): SCSA: .* multiple of num_heads, got 64 and 5'),
+        (dict(depth=50, kw=dict(heads=2)), "unexpected keyword argument 'heads'"),
+        (dict(depth=50, position='after_conv4'), 'allowed_position'),
+        (dict(depth=50, stages=(True, True)), r'len\(stages\) == self.num_stages'),
+        (dict(depth=50, base_channels=6), 'in_channels must be a multiple of 4, got 6'),
+        (dict(depth=33), '33'),
+    ],
+    ids=['heads', 'option', 'position', 'stages', 'channels', 'depth'],
+)
+def test_what_does_not_fit_is_said_in_one_line(kw, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_plugins(config(**kw))
+    assert '\n' not in str(caught.value)

@@ -1,0 +1,71 @@
+"""The work-arounds, and for each a test that fails when it is no longer needed."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+import scsa_mm  # noqa: F401
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """What mmengine puts into a checkpoint beside the weights."""
+    path = tmp_path / 'epoch_1.pth'
+    history = HistoryBuffer()
+    history.update(np.float64(0.5))
+    history.update(2)
+    scalars = dict(f4=np.float32(1), i8=np.int64(2), flag=np.bool_(True), array=np.arange(3))
+    torch.save(dict(message_hub=dict(log_scalars=dict(loss=history), runtime_info=scalars)), path)
+    return path
+
+
+def test_mmengine_checkpoints_load_with_weights_only(checkpoint):
+    hub = torch.load(checkpoint, weights_only=True)['message_hub']
+    assert hub['log_scalars']['loss'].mean() == 1.25
+    assert hub['runtime_info']['f4'] == 1 and hub['runtime_info']['array'].tolist() == [0, 1, 2]
+
+
+def test_torch_alone_still_refuses_mmengine_checkpoints(checkpoint):
+    """When this fails, allow_mmengine_checkpoints can go."""
+    code = f'import mmengine.logging, torch; torch.load({str(checkpoint)!r}, weights_only=True)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode != 0 and 'weights_only' in done.stderr
+
+
+class Attack:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    'attack',
+    [
+        Attack(getattr, (OrderedDict, 'fromkeys')),
+        Attack(getattr, (HistoryBuffer, '__init__')),
+        Attack(os.system, ('true',)),
+        Attack(eval, ('1',)),
+    ],
+    ids=['getattr-of-another-class', 'getattr-of-another-method', 'system', 'eval'],
+)
+def test_a_checkpoint_still_cannot_run_code(tmp_path, attack):
+    path = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict={}, extra=attack), path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+
+def test_mmengine_still_warns_of_pkg_resources():
+    """When this fails, silence_pkg_resources can go."""
+    code = 'from mmengine.utils.package_utils import is_installed; is_installed("torch")'
+    done = subprocess.run([sys.executable, '-W', 'default', '-c', code], capture_output=True, text=True)
+    assert 'pkg_resources is deprecated' in done.stderr
