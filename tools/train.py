@@ -7,6 +7,7 @@ python tools/train.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --amp
 
 import argparse
 import os
+from urllib.error import URLError
 
 import torch
 from mmengine.config import Config
@@ -18,12 +19,13 @@ from scsa_mm.runtime.checkpoints import (
     check_fits,
     check_nothing_overwritten,
     check_resumable,
+    check_some_fit,
     find_resume,
     is_local,
     read_checkpoint,
 )
 from scsa_mm.runtime.config import add_common_arguments, load_config, set_work_dir
-from scsa_mm.runtime.data import check_data
+from scsa_mm.runtime.data import check_data, check_pretrained
 from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
 from scsa_mm.runtime.errors import UserError, one_line_errors
 from scsa_mm.runtime.plugins import check_plugins
@@ -66,13 +68,11 @@ def use_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def use_checkpoint(cfg: Config, resume: str | None) -> tuple[dict, str] | None:
-    """Read the checkpoint that the run goes on from, if any, and take over its seed."""
+def use_checkpoint(cfg: Config, resume: str | None) -> dict | None:
+    """Read the checkpoint that the run starts or goes on from, if any; take over the seed of one that it goes on from."""
     if resume is None and not cfg.get('resume'):
         check_nothing_overwritten(cfg.work_dir)
-        if cfg.get('load_from') and is_local(cfg.load_from):
-            read_checkpoint(cfg.load_from)
-        return None
+        return read_checkpoint(cfg.load_from) if cfg.get('load_from') and is_local(cfg.load_from) else None
     path = find_resume(cfg.work_dir, resume or cfg.get('load_from') or 'auto')
     cfg.resume, cfg.load_from = True, path
     if not is_local(path):
@@ -82,7 +82,7 @@ def use_checkpoint(cfg: Config, resume: str | None) -> tuple[dict, str] | None:
     # mmengine takes the checkpoint's seed over too, but only after the samplers were built with another.
     if cfg.get('randomness', {}).get('seed') is None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': checkpoint['meta'].get('seed')}
-    return checkpoint, path
+    return checkpoint
 
 
 def add_random_state_hook(cfg: Config) -> None:
@@ -104,14 +104,22 @@ def main() -> None:
             use_auto_scale_lr(cfg)
         check_plugins(cfg)
         check_data(cfg, ('train', 'val'))
-        resumed = use_checkpoint(cfg, args.resume)
+        check_pretrained(cfg)
+        checkpoint = use_checkpoint(cfg, args.resume)
         add_random_state_hook(cfg)
         prepare_cpu_processes(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        if resumed is not None:
-            check_fits(runner.model, *resumed)
-    runner.logger.info(describe_attention(runner.model))
-    runner.train()
+        if checkpoint is not None:
+            check = check_fits if cfg.get('resume') else check_some_fit
+            check(runner.model, checkpoint, cfg.load_from)
+        runner.logger.info(describe_attention(runner.model))
+        try:
+            runner.train()
+        except URLError as error:
+            raise UserError(
+                f'pretrained weights cannot be downloaded ({error.reason}); name a file with --cfg-options '
+                'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with model.backbone.init_cfg=None'
+            ) from error
 
 
 if __name__ == '__main__':

@@ -49,15 +49,29 @@ def _weights(checkpoint: dict) -> dict[str, torch.Tensor]:
     return {k.removeprefix('module.'): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DDP or test-time augmentation."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model
+
+
+def check_some_fit(model: nn.Module, checkpoint: dict, path: str) -> None:
+    """Raise UserError if not one parameter of the model is in the checkpoint: a start from it would be from scratch."""
+    weights = _weights(checkpoint)
+    if not any(n in weights and weights[n].shape == p.shape for n, p in _unwrapped(model).named_parameters()):
+        raise UserError(
+            f'load_from: no parameter of this model is in {path}; it holds e.g. {next(iter(weights), "no tensor at all")}'
+        )
+
+
 def check_fits(model: nn.Module, checkpoint: dict, path: str) -> None:
     """Raise UserError unless the checkpoint has every parameter of the model, in its shape.
 
     mmengine only warns, and then evaluates random weights.
     """
-    while isinstance(getattr(model, 'module', None), nn.Module):  # DDP and test-time augmentation wrap it
-        model = model.module
     weights = _weights(checkpoint)
-    wanted = {name: p.shape for name, p in model.named_parameters()}
+    wanted = {name: p.shape for name, p in _unwrapped(model).named_parameters()}
     absent = [n for n in wanted if n not in weights]
     reshaped = [n for n, shape in wanted.items() if n in weights and weights[n].shape != shape]
     if not absent and not reshaped:

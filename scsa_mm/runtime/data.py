@@ -68,6 +68,14 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
                 raise UserError(f'{split} data: {missing[0]} not found; {_way_out(missing[0], split)}')
 
 
+def check_pretrained(cfg: Config) -> None:
+    """Raise UserError if a backbone starts from a local file of weights that is not there."""
+    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    path = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
+    if path and _is_local(path) and not osp.isfile(path):
+        raise UserError(f'model.backbone.init_cfg.checkpoint: {path} not found')
+
+
 def _way_out(path: str, split: str) -> str:
     parts = path.split('/')
     for name, source in SOURCES.items():

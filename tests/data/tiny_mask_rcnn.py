@@ -3,7 +3,7 @@
 _base_ = '../../configs/mask_rcnn_r50_scsa_coco.py'
 
 data_root = '{{$MINIATURE_COCO:data/miniature_coco}}/'
-classes = ('circle', 'square', 'triangle')
+classes = ('circle', 'square', 'triangle', 'star')
 neck_channels = 8
 model = dict(
     backbone=dict(

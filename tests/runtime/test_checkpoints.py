@@ -8,6 +8,7 @@ from scsa_mm.runtime.checkpoints import (
     check_fits,
     check_nothing_overwritten,
     check_resumable,
+    check_some_fit,
     find_resume,
     read_checkpoint,
 )
@@ -72,6 +73,13 @@ def test_another_model_is_refused_with_an_example(saved):
     larger.more = nn.Linear(2, 2)
     with pytest.raises(UserError, match='another model: 2 of 4 .* e.g. more.weight is not in it'):
         check_fits(larger, checkpoint, 'x')
+
+
+def test_a_start_needs_one_parameter_that_fits(saved):
+    checkpoint = read_checkpoint(str(saved))
+    check_some_fit(nn.Linear(40, 60), checkpoint, 'x')  # its bias does
+    with pytest.raises(UserError, match='no parameter of this model is in x; it holds e.g. weight'):
+        check_some_fit(nn.Conv2d(1, 2, 3), checkpoint, 'x')
 
 
 def test_an_earlier_run_is_not_overwritten(saved, tmp_path):

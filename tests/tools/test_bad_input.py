@@ -45,6 +45,27 @@ def test_no_data(refuse):
     assert 'train data: data/coco/nowhere/annotations/instances_train2017.json not found; get train2017' in line
 
 
+def pretrained(checkpoint):
+    return 'model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={checkpoint}'
+
+
+def test_no_pretrained_weights(refuse):
+    start = pretrained('resnet50.pth')
+    assert 'init_cfg.checkpoint: resnet50.pth not found' in refuse('train.py', TINY, '--cfg-options', *start)
+
+
+def test_pretrained_weights_that_cannot_be_downloaded(tool, tmp_path):
+    start = pretrained('http://127.0.0.1:9/resnet50.pth')
+    err = tool('train.py', TINY, '--work-dir', tmp_path, '--cfg-options', *start, status=2).stderr
+    assert 'error: pretrained weights cannot be downloaded' in err
+    assert 'Traceback' not in err
+
+
+def test_start_from_another_model(tool, other_model, tmp_path):
+    args = ['--work-dir', tmp_path / 'run', '--cfg-options', f'load_from={other_model}']
+    assert 'error: load_from: no parameter of this model is in' in tool('train.py', TINY, *args, status=2).stderr
+
+
 def test_misspelt_plugin(refuse):
     line = refuse('train.py', TINY, '--cfg-options', 'model.backbone.plugins.0.cfg.type=SCSSA')
     assert "no plugin type 'SCSSA'" in line and 'did you mean SCSA' in line

@@ -45,11 +45,10 @@ def test_segmentation(images, tool, tmp_path):
     assert metrics[0] == metrics[1]
     assert metrics[2] > 0
 
-    tool(
-        'test.py', config, checkpoint, '--work-dir', whole, '--out', tmp_path / 'maps', '--show-dir', tmp_path / 'show'
-    )
-    assert set(np.unique(cv2.imread(str(tmp_path / 'maps/1.png'), cv2.IMREAD_UNCHANGED))) <= {0, 1}
-    assert len(list((tmp_path / 'show').rglob('*.png'))) == 4
+    maps, show = tmp_path / 'maps', tmp_path / 'show'
+    tool('test.py', config, checkpoint, '--work-dir', whole, '--out', maps, '--show-dir', show)
+    assert set(np.unique(cv2.imread(str(maps / '1.png'), cv2.IMREAD_UNCHANGED))) <= {0, 1}
+    assert len(list(show.rglob('*.png'))) == 4
 
 
 def test_classification(images, tool, tmp_path):

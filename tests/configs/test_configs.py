@@ -1,0 +1,55 @@
+"""Every config file builds, has its attention, and starts as the model that it adds it to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from scsa_mm.attention import SCSA
+from scsa_mm.runtime.config import load_config
+
+CONFIGS = sorted(str(p) for p in [*Path('configs').glob('*.py'), *Path('configs/demo').glob('*.py')])
+COCO = [c for c in CONFIGS if c.endswith('_coco.py')]
+
+
+def build(cfg):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: Path(p).stem)
+def test_builds_with_attention_in_all_sixteen_blocks(path):
+    model = build(load_config(path))
+    attention = {n: m for n, m in model.named_modules() if isinstance(m, SCSA)}
+    assert len(attention) == 16
+    assert all(n.startswith('backbone.layer') and n.endswith('.scsa') for n in attention)
+    assert sum(p.numel() for m in attention.values() for p in m.parameters()) == 60_416
+    assert all(p.requires_grad for m in attention.values() for p in m.parameters())
+
+
+@pytest.mark.parametrize('path', COCO, ids=lambda p: Path(p).stem)
+def test_starts_from_imagenet_weights(path):
+    assert load_config(path).model.backbone.init_cfg == dict(type='Pretrained', checkpoint='torchvision://resnet50')
+
+
+@pytest.mark.parametrize('path', COCO, ids=lambda p: Path(p).stem)
+def test_new_attention_leaves_pretrained_features_alone(path):
+    cfg = load_config(path)
+    cfg.model.backbone.init_cfg = None
+    backbone = build(cfg).backbone
+    cfg.model.backbone.plugins = None
+    plain = build(cfg).backbone
+    kept = {k: v for k, v in backbone.state_dict().items() if '.scsa.' not in k}
+    plain.load_state_dict(kept, strict=True)
+    for module in (backbone, plain):
+        module.eval()
+    x = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(x), plain(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_there_are_configs():
+    assert len(COCO) == 3
+    assert 'configs/faster_rcnn_r50_scsa_bccd.py' in CONFIGS
