@@ -60,9 +60,8 @@ def check_some_fit(model: nn.Module, checkpoint: dict, path: str) -> None:
     """Raise UserError if not one parameter of the model is in the checkpoint: a start from it would be from scratch."""
     weights = _weights(checkpoint)
     if not any(n in weights and weights[n].shape == p.shape for n, p in _unwrapped(model).named_parameters()):
-        raise UserError(
-            f'load_from: no parameter of this model is in {path}; it holds e.g. {next(iter(weights), "no tensor at all")}'
-        )
+        example = next(iter(weights), 'no tensor at all')
+        raise UserError(f'load_from: no parameter of this model is in {path}; it holds e.g. {example}')
 
 
 def check_fits(model: nn.Module, checkpoint: dict, path: str) -> None:

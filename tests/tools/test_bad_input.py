@@ -46,7 +46,8 @@ def test_no_data(refuse):
 
 
 def pretrained(checkpoint):
-    return 'model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={checkpoint}'
+    values = dict(_delete_=True, type='Pretrained', checkpoint=checkpoint)
+    return [f'model.backbone.init_cfg.{key}={value}' for key, value in values.items()]
 
 
 def test_no_pretrained_weights(refuse):
