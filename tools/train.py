@@ -69,7 +69,7 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_checkpoint(cfg: Config, resume: str | None) -> dict | None:
-    """Read the checkpoint that the run starts or goes on from, if any; take over the seed of one that it goes on from."""
+    """Read the checkpoint that the run starts or goes on from, if any; in the second case take over its seed."""
     if resume is None and not cfg.get('resume'):
         check_nothing_overwritten(cfg.work_dir)
         return read_checkpoint(cfg.load_from) if cfg.get('load_from') and is_local(cfg.load_from) else None
