@@ -3,9 +3,17 @@
 Importing it needs torch and mmengine only, and registers the modules of :mod:`scsa_mm.attention`.
 """
 
-from . import attention, compat
+import sys
+
 from .version import __version__
 
-compat.allow_mmengine_checkpoints()
+try:
+    from . import attention, compat
+
+    compat.allow_mmengine_checkpoints()
+except Exception:
+    # Only the doctor may start without torch and mmengine: it tells what is missing.
+    if 'scsa_mm.doctor' not in sys.orig_argv:
+        raise
 
 __all__ = ['__version__', 'attention']

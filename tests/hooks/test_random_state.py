@@ -78,7 +78,10 @@ def weights(runner):
 @pytest.mark.parametrize('by_epoch', [True, False], ids=['epochs', 'iterations'])
 def test_resumed_equals_uninterrupted(tmp_path, by_epoch):
     whole = weights(run(tmp_path / 'whole', 6, by_epoch))
-    run(tmp_path / 'parts', 2, by_epoch)
+    run(tmp_path / 'parts', 3, by_epoch)
+    # As if the run had been killed after the second epoch or iteration was saved.
+    saved = tmp_path / 'parts' / ('epoch_2.pth' if by_epoch else 'iter_2.pth')
+    (tmp_path / 'parts' / 'last_checkpoint').write_text(str(saved))
     resumed = weights(run(tmp_path / 'parts', 6, by_epoch, resume=True))
     assert torch.equal(whole, resumed)
 
