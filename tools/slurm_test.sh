@@ -1,21 +1,11 @@
 #!/usr/bin/env bash
-# Evaluate on a SLURM cluster.
+# Evaluate on a SLURM cluster; slurm_run.sh says which variables it reads.
 #   tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py]
-# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS come from the environment.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py]" >&2
     exit 2
 fi
-partition=$1 job=$2 config=$3 checkpoint=$4
-shift 4
-tools=$(dirname "$0")
-gpus=${GPUS:-8}
-per_node=${GPUS_PER_NODE:-8}
-export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
-# SRUN_ARGS holds several options on purpose.
-# shellcheck disable=SC2086
-exec srun --partition="$partition" --job-name="$job" --gres="gpu:$((gpus < per_node ? gpus : per_node))" \
-    --ntasks="$gpus" --ntasks-per-node="$((gpus < per_node ? gpus : per_node))" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$tools/test.py" "$config" "$checkpoint" --launcher slurm "$@"
+partition=$1 job=$2
+shift 2
+exec bash "$(dirname "$0")/slurm_run.sh" "$partition" "$job" test.py "$@"

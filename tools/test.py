@@ -6,7 +6,6 @@ python tools/test.py configs/mask_rcnn_r50_scsa_coco.py work_dirs/mask_rcnn_r50_
 
 import argparse
 import copy
-import os
 
 import mmengine
 from mmengine.config import Config, ConfigDict
@@ -16,7 +15,7 @@ from mmengine.runner import Runner
 
 import scsa_mm  # noqa: F401  (registers the attention and lets torch.load read mmengine's checkpoints)
 from scsa_mm.runtime.checkpoints import check_fits, is_local, read_checkpoint
-from scsa_mm.runtime.config import add_common_arguments, load_config, set_work_dir
+from scsa_mm.runtime.config import add_common_arguments, config_of
 from scsa_mm.runtime.data import check_data
 from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
 from scsa_mm.runtime.errors import UserError, one_line_errors
@@ -40,9 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='pause between windows')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     add_common_arguments(parser)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def check_out(cfg: Config, out: str) -> None:
@@ -110,9 +107,7 @@ def flip_pipeline(pipeline: list, scope: str) -> list:
 def main() -> None:
     args = parse_args()
     with one_line_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        set_work_dir(cfg, args.config, args.work_dir)
+        cfg = config_of(args)
         if cfg.get('test_dataloader') is None:
             raise UserError(f'{args.config} has no test_dataloader')
         if args.out:

@@ -6,7 +6,6 @@ python tools/train.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --amp
 """
 
 import argparse
-import os
 from urllib.error import URLError
 
 import torch
@@ -24,7 +23,7 @@ from scsa_mm.runtime.checkpoints import (
     is_local,
     read_checkpoint,
 )
-from scsa_mm.runtime.config import add_common_arguments, load_config, set_work_dir
+from scsa_mm.runtime.config import add_common_arguments, config_of
 from scsa_mm.runtime.data import check_data, check_pretrained
 from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
 from scsa_mm.runtime.errors import UserError, one_line_errors
@@ -47,9 +46,7 @@ def parse_args() -> argparse.Namespace:
         help='go on from a checkpoint; without a path from the last one in the work dir',
     )
     add_common_arguments(parser)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def use_amp(cfg: Config) -> None:
@@ -94,9 +91,7 @@ def add_random_state_hook(cfg: Config) -> None:
 def main() -> None:
     args = parse_args()
     with one_line_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        set_work_dir(cfg, args.config, args.work_dir)
+        cfg = config_of(args)
         check_gpus()
         if args.amp:
             use_amp(cfg)

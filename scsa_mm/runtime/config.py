@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib.util
+import os
 import os.path as osp
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def load_config(name: str, options: dict | None = None) -> Config:
             cfg.merge_from_dict(options)
         except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit {name}: {one_line(error)}') from error
+    return cfg
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The config that the command line asks for, with its launcher and work dir.
+
+    Raises:
+        UserError: see :func:`load_config`.
+    """
+    # torch.distributed.launch passes the rank as an argument, torchrun in the environment, which mmengine reads.
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.config, args.work_dir)
     return cfg
 
 
