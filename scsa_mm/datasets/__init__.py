@@ -1,0 +1,1 @@
+"""Datasets: so far the generator of miniature ones, :mod:`scsa_mm.datasets.miniature`."""
