@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
 
 
 def _statistics_method(owner: type, name: str) -> Callable:
@@ -24,7 +23,7 @@ def allow_mmengine_checkpoints() -> None:
     references to their own methods. Declaring these few safe keeps the protection that ``weights_only=False`` gives
     up. Older torch does not ask.
     """
-    if digit_version(torch.__version__) < digit_version('2.6'):
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):
         return
     HistoryBuffer()  # registers the statistics that a checkpoint may name
     core = np._core if hasattr(np, '_core') else np.core

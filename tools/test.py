@@ -6,15 +6,16 @@ python tools/test.py configs/mask_rcnn_r50_scsa_coco.py work_dirs/mask_rcnn_r50_
 
 import argparse
 import copy
+import os
 
 import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
+from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 
 import scsa_mm  # noqa: F401  (registers the attention and lets torch.load read mmengine's checkpoints)
-from scsa_mm.runtime.checkpoints import check_fits, is_local, read_checkpoint
+from scsa_mm.runtime.checkpoints import check_fits, read_checkpoint
 from scsa_mm.runtime.config import add_common_arguments, config_of
 from scsa_mm.runtime.data import check_data
 from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
@@ -48,7 +49,9 @@ def check_out(cfg: Config, out: str) -> None:
         return
     if cfg.get('default_scope') != 'mmseg':
         raise UserError(f'--out takes FILE.pkl (predictions) or FILE.json (metrics), got {out}')
-    cfg.test_evaluator['output_dir'] = out
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    for evaluator in evaluators:
+        evaluator['output_dir'] = out
 
 
 def use_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
@@ -104,6 +107,19 @@ def flip_pipeline(pipeline: list, scope: str) -> list:
     return [*pipeline, dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
+def predictions_to(out: str, cfg: Config) -> DumpResults:
+    """A metric that keeps the predictions; mmdet's own encodes masks, which would not fit into memory."""
+    if cfg.get('default_scope') != 'mmdet':
+        return DumpResults(out_file_path=out)
+    return METRICS.build(dict(type='mmdet.DumpDetResults', out_file_path=out))
+
+
+def keep_training_config(cfg: Config) -> None:
+    """Let mmengine dump this run's config beside that of the training, and not over it."""
+    stem = os.path.splitext(os.path.basename(cfg.filename))[0]
+    object.__setattr__(cfg, '_filename', f'{stem}.test.py')
+
+
 def main() -> None:
     args = parse_args()
     with one_line_errors():
@@ -117,17 +133,17 @@ def main() -> None:
         check_gpus()
         check_plugins(cfg)
         check_data(cfg, ('test',))
-        checkpoint = read_checkpoint(args.checkpoint) if is_local(args.checkpoint) else None
+        checkpoint = read_checkpoint(args.checkpoint)
         if args.tta:
             use_tta(cfg)
         cfg.load_from, cfg.resume = args.checkpoint, False
+        keep_training_config(cfg)
         prepare_cpu_processes(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        if checkpoint is not None:
-            check_fits(runner.model, checkpoint, args.checkpoint)
+        check_fits(runner.model, checkpoint, args.checkpoint)
     runner.logger.info(describe_attention(runner.model))
     if args.out and args.out.endswith(('.pkl', '.pickle')):
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        runner.test_evaluator.metrics.append(predictions_to(args.out, cfg))
     metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         mmengine.dump(metrics, args.out)

@@ -6,6 +6,7 @@ python tools/train.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --amp
 """
 
 import argparse
+import os
 from urllib.error import URLError
 
 import torch
@@ -20,7 +21,6 @@ from scsa_mm.runtime.checkpoints import (
     check_resumable,
     check_some_fit,
     find_resume,
-    is_local,
     read_checkpoint,
 )
 from scsa_mm.runtime.config import add_common_arguments, config_of
@@ -53,6 +53,7 @@ def use_amp(cfg: Config) -> None:
     if not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and torch finds none; leave it out to train on the CPU')
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    wrapper = getattr(wrapper, '__name__', wrapper)  # new-style configs name the class itself
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(f'--amp replaces OptimWrapper, and this config has {wrapper}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -60,7 +61,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config')
     cfg.auto_scale_lr.enable = True
 
@@ -68,24 +69,36 @@ def use_auto_scale_lr(cfg: Config) -> None:
 def use_checkpoint(cfg: Config, resume: str | None) -> dict | None:
     """Read the checkpoint that the run starts or goes on from, if any; in the second case take over its seed."""
     if resume is None and not cfg.get('resume'):
-        check_nothing_overwritten(cfg.work_dir)
-        return read_checkpoint(cfg.load_from) if cfg.get('load_from') and is_local(cfg.load_from) else None
+        check_nothing_overwritten(cfg)
+        return read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
     path = find_resume(cfg.work_dir, resume or cfg.get('load_from') or 'auto')
+    if os.path.abspath(os.path.dirname(path)) != os.path.abspath(cfg.work_dir):
+        check_nothing_overwritten(cfg)
     cfg.resume, cfg.load_from = True, path
-    if not is_local(path):
-        return None
     checkpoint = read_checkpoint(path)
     check_resumable(checkpoint, path)
     # mmengine takes the checkpoint's seed over too, but only after the samplers were built with another.
-    if cfg.get('randomness', {}).get('seed') is None:
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': checkpoint['meta'].get('seed')}
+    randomness = cfg.get('randomness') or {}
+    if randomness.get('seed') is None:
+        cfg.randomness = {**randomness, 'seed': checkpoint['meta'].get('seed')}
     return checkpoint
 
 
 def add_random_state_hook(cfg: Config) -> None:
     hook = dict(type='scsa_mm.RandomStateHook')
-    if hook not in cfg.get('custom_hooks', []):
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
+    hooks = cfg.get('custom_hooks') or []
+    if hook not in hooks:
+        cfg.custom_hooks = [*hooks, hook]
+
+
+def build_runner(cfg: Config, checkpoint: dict | None) -> Runner:
+    """The runner, once it is known that the checkpoint fits its model."""
+    prepare_cpu_processes(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if checkpoint is not None:
+        check = check_fits if cfg.get('resume') else check_some_fit
+        check(runner.model, checkpoint, cfg.load_from)
+    return runner
 
 
 def main() -> None:
@@ -100,13 +113,9 @@ def main() -> None:
         check_plugins(cfg)
         check_data(cfg, ('train', 'val'))
         check_pretrained(cfg)
-        checkpoint = use_checkpoint(cfg, args.resume)
         add_random_state_hook(cfg)
-        prepare_cpu_processes(cfg)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        if checkpoint is not None:
-            check = check_fits if cfg.get('resume') else check_some_fit
-            check(runner.model, checkpoint, cfg.load_from)
+        # Not kept in a variable: it would hold the memory of weights and optimizer during the whole training.
+        runner = build_runner(cfg, use_checkpoint(cfg, args.resume))
         runner.logger.info(describe_attention(runner.model))
         try:
             runner.train()

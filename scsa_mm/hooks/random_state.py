@@ -57,7 +57,7 @@ class _CallAfterSkipping:
         return next(self._iterator)
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(force=True)  # harmless when this file is loaded again
 class RandomStateHook(Hook):
     """Make a resumed run go on exactly as the uninterrupted one would have.
 
@@ -68,8 +68,8 @@ class RandomStateHook(Hook):
     What holds: resumed from the end of an epoch (epoch-based) or from any iteration (iteration-based), with the same
     number of ranks: bit for bit on the CPU with ``num_workers=0``. With workers the samples and their order are the
     same, while augmentations are only if workers start anew in each epoch (``persistent_workers=False`` and a
-    seed). On a GPU the random numbers are the same, while sums of atomic additions differ from run to run unless
-    ``randomness=dict(deterministic=True)``.
+    seed). On a GPU the random numbers are the same, while kernels that add atomically, mmcv's RoIAlign among them,
+    differ from run to run. What a pipeline remembers itself (CachedMosaic) is not saved.
     """
 
     # After everything that trains, before CheckpointHook (VERY_LOW) saves.
@@ -93,7 +93,7 @@ class RandomStateHook(Hook):
 
     def before_val(self, runner) -> None:
         self._collect()
-        self._before_val = capture()
+        self._before_val = self._all_ranks[get_rank()]
 
     def after_val(self, runner) -> None:
         restore(self._before_val)

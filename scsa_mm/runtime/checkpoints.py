@@ -3,12 +3,14 @@
 import os.path as osp
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
-from mmengine.runner import find_latest_checkpoint
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 
 def is_local(path: str) -> bool:
@@ -17,11 +19,16 @@ def is_local(path: str) -> bool:
 
 
 def read_checkpoint(path: str) -> dict:
-    """Load a local checkpoint on the CPU, as torch does by default (from torch 2.6 with ``weights_only=True``).
+    """Load a checkpoint on the CPU, as torch does by default (from torch 2.6 with ``weights_only=True``).
 
     Raises:
-        UserError: if it is not there, cut off, or holds more than weights and plain values.
+        UserError: if it is not there, cannot be downloaded, is cut off, or holds more than weights and plain values.
     """
+    if not is_local(path):
+        try:
+            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        except (URLError, FileNotFoundError) as error:
+            raise UserError(f'checkpoint {path} cannot be downloaded: {one_line(error)}') from error
     if not osp.isfile(path):
         raise UserError(f'checkpoint {path} does not exist')
     try:
@@ -65,35 +72,40 @@ def check_some_fit(model: nn.Module, checkpoint: dict, path: str) -> None:
 
 
 def check_fits(model: nn.Module, checkpoint: dict, path: str) -> None:
-    """Raise UserError unless the checkpoint has every parameter of the model, in its shape.
+    """Load the checkpoint into the model; raise UserError unless every parameter is in it, in its shape.
 
-    mmengine only warns, and then evaluates random weights.
+    mmengine only warns, and then evaluates random weights. Loading, not comparing names, lets a model convert
+    weights of an older form.
     """
-    weights = _weights(checkpoint)
-    wanted = {name: p.shape for name, p in _unwrapped(model).named_parameters()}
-    absent = [n for n in wanted if n not in weights]
-    reshaped = [n for n, shape in wanted.items() if n in weights and weights[n].shape != shape]
-    if not absent and not reshaped:
-        return
-    example = (
-        f'{absent[0]} is not in it'
-        if absent
-        else f'{reshaped[0]} is {tuple(weights[reshaped[0]].shape)} in it and {tuple(wanted[reshaped[0]])} here'
-    )
-    raise UserError(
-        f'checkpoint {path} is of another model: {len(absent) + len(reshaped)} of {len(wanted)} parameters do not '
-        f'fit, e.g. {example}; use the config that it was trained with'
-    )
+    model = _unwrapped(model)
+    parameters = dict(model.named_parameters())
+    try:
+        missing = model.load_state_dict(_weights(checkpoint), strict=False).missing_keys
+        missing = [name for name in missing if name in parameters]
+        example = f'{missing[0]} is not in it' if missing else None
+    except RuntimeError as error:
+        example = str(error).splitlines()[-1].strip().rstrip('.')
+    if example:
+        raise UserError(f'checkpoint {path} is of another model: {example}; use the config that it was trained with')
 
 
-def check_nothing_overwritten(work_dir: str) -> None:
+def check_nothing_overwritten(cfg: Config) -> None:
     """Raise UserError if a new run would write over the checkpoints of an earlier one."""
-    found = sorted(p.name for p in Path(work_dir).glob('*.pth'))
-    if found:
-        raise UserError(
-            f'{work_dir} holds {len(found)} checkpoint(s) of an earlier run, e.g. {found[-1]}; --resume goes on with '
-            'it, another --work-dir keeps it'
-        )
+    out_dir = cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
+    folders = [cfg.work_dir]
+    if out_dir and is_local(out_dir):
+        folders.append(osp.join(out_dir, osp.basename(cfg.work_dir.rstrip('/'))))
+    for folder in folders:
+        found = _saved_in(folder)
+        if found:
+            raise UserError(
+                f'{folder} holds {len(found)} checkpoint(s) of an earlier run, e.g. {found[-1]}; --resume goes on '
+                'with it, another --work-dir keeps it'
+            )
+
+
+def _saved_in(folder: str) -> list[str]:
+    return sorted(p.name for p in Path(folder).glob('*.pth'))
 
 
 def find_resume(work_dir: str, resume: str) -> str:
@@ -104,17 +116,20 @@ def find_resume(work_dir: str, resume: str) -> str:
     """
     if resume != 'auto':
         return resume
-    path = find_latest_checkpoint(work_dir) if osp.isdir(work_dir) else None
-    if path is None:
-        raise UserError(f'--resume: {work_dir} holds no checkpoint to go on from; leave --resume out to start a run')
-    path = path.strip()
-    if not osp.isfile(path):
-        # last_checkpoint holds the path as it was then; the folder may have been moved.
-        beside = osp.join(work_dir, osp.basename(path))
-        if not osp.isfile(beside):
-            raise UserError(f'--resume: {work_dir}/last_checkpoint names {path}, which does not exist')
-        path = beside
-    return path
+    noted = Path(work_dir) / 'last_checkpoint'
+    path = noted.read_text().strip() if noted.is_file() else ''
+    # It holds the path as it was then; the folder may have been moved.
+    for candidate in (path, osp.join(work_dir, osp.basename(path))):
+        if osp.isfile(candidate):
+            return candidate
+    found = _saved_in(work_dir)
+    if found:
+        said = f'names {path}, which does not exist' if path else 'does not say which is the last'
+        raise UserError(
+            f'--resume: {noted} {said}; name one of {", ".join(found)} with --resume {work_dir}/NAME (one that a kill '
+            'cut off is refused), or start in another --work-dir'
+        )
+    raise UserError(f'--resume: {work_dir} holds no checkpoint to go on from; leave --resume out to start a run')
 
 
 def check_resumable(checkpoint: dict, path: str) -> None:

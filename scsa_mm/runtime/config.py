@@ -20,7 +20,10 @@ class CfgOptions(DictAction):
         for value in values:
             if '=' not in value:
                 parser.error(f'--cfg-options takes key=value, got {value!r}')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'--cfg-options: {one_line(error)}')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

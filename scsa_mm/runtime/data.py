@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from .checkpoints import is_local
 from .errors import UserError
 
 # Where a data set is found, by a part of its usual path.
@@ -30,13 +31,11 @@ def _leaf_datasets(dataset: dict) -> Iterator[dict]:
         yield dataset
 
 
-def _is_local(path: str) -> bool:
-    return '://' not in path
-
-
-def _downloads_itself(dataset: dict) -> bool:
+def _downloads_itself(dataset: dict, scope: str) -> bool:
     cls = dataset['type']
-    cls = DATASETS.get(cls) if isinstance(cls, str) else cls
+    if isinstance(cls, str):
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            cls = registry.get(cls)
     return cls is not None and 'download' in inspect.signature(cls.__init__).parameters
 
 
@@ -56,14 +55,15 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         cfg: The whole config.
         splits: Any of ``'train'``, ``'val'``, ``'test'``.
     """
+    scope = cfg.get('default_scope') or 'mmengine'
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if not loader or 'dataset' not in loader:
             continue
         for dataset in _leaf_datasets(loader['dataset']):
-            if dataset.get('backend_args') or _downloads_itself(dataset):
+            if dataset.get('backend_args') or _downloads_itself(dataset, scope):
                 continue
-            missing = [f for f in _files(dataset) if _is_local(f) and not osp.exists(f)]
+            missing = [f for f in _files(dataset) if is_local(f) and not osp.exists(f)]
             if missing:
                 raise UserError(f'{split} data: {missing[0]} not found; {_way_out(missing[0], split)}')
 
@@ -72,7 +72,7 @@ def check_pretrained(cfg: Config) -> None:
     """Raise UserError if a backbone starts from a local file of weights that is not there."""
     init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
     path = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
-    if path and _is_local(path) and not osp.isfile(path):
+    if path and is_local(path) and not osp.isfile(path):
         raise UserError(f'model.backbone.init_cfg.checkpoint: {path} not found')
 
 

@@ -29,15 +29,31 @@ def check_gpus(processes: int = 1) -> None:
 
 
 def prepare_cpu_processes(cfg: Config) -> None:
-    """Several processes without a GPU: mmengine 0.10.7 would call CUDA and NCCL for them."""
+    """Several processes without a GPU: mmengine 0.10.7 would call CUDA and NCCL, and SyncBN works on GPUs only."""
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
     # mmengine leaves a process group that exists alone.
     if cfg.launcher == 'pytorch' and not dist.is_initialized():
         dist.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel',
+        dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+        **(cfg.get('model_wrapper_cfg') or {}),
         device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
+    _without_sync_bn(cfg.model)
+
+
+def _without_sync_bn(node: object) -> None:
+    """Plain BN for SyncBN, as mmengine does for a single process."""
+    if isinstance(node, dict):
+        if node.get('type') == 'SyncBN':
+            node['type'] = 'BN'
+        for value in node.values():
+            _without_sync_bn(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _without_sync_bn(value)

@@ -13,11 +13,11 @@ class UserError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print a :class:`UserError` as one line (by the first process of several) and exit with status 2."""
+    """Print a :class:`UserError` as one line (by the first process of a machine) and exit with status 2."""
     try:
         yield
     except UserError as error:
-        if os.environ.get('RANK', '0') == '0':
+        if os.environ.get('SLURM_LOCALID', os.environ.get('LOCAL_RANK', '0')) == '0':
             print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
 

@@ -9,6 +9,7 @@ import os
 import sys
 
 from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from .devices import check_gpus
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> None:
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         sys.exit(code if code > 0 else 1)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
 
 
 if __name__ == '__main__':

@@ -4,8 +4,10 @@ import difflib
 import inspect
 from collections.abc import Iterator
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, Registry
+from torch import nn
 
 from .errors import UserError, one_line
 
@@ -80,12 +82,29 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
             f'{path}: {name} takes no plugins; those of {registry.scope} that do: {", ".join(able) or "none"}'
         )
     try:
-        registry.build(host)
+        module = registry.build(host)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         why = one_line(error)
         if 'plugins is None' in _last_line(error):
             why = f'depth {host.get("depth")} is made of BasicBlock, which takes no plugins; depths 50, 101 and 152 do'
         raise UserError(f'{path} ({name} with plugins): {why}') from error
+    if path == 'model.backbone':
+        _check_widths(module, host, path)
+
+
+def _check_widths(backbone: nn.Module, cfg: dict, path: str) -> None:
+    """mmdet's Res2Net and mmseg's ResNeXt build plugins for another width than they feed them at after_conv2."""
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            backbone(torch.zeros(1, cfg.get('in_channels', 3), 64, 64))
+    except RuntimeError as error:
+        if 'channels' not in str(error):
+            return  # it wants something else than an image; the run itself will tell
+        raise UserError(
+            f'{path}: {cfg["type"]} makes plugins for another number of channels than it gives them at this position '
+            f"({one_line(error)}); position='after_conv3' fits"
+        ) from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -165,6 +165,21 @@ def test_a_window_larger_than_the_map_is_the_whole_map_there(size):
     torch.testing.assert_close(large(x), x * gate[:, :, :1, :1], rtol=1e-9, atol=1e-12)
 
 
+def test_a_dominant_channel_does_not_overflow_float16():
+    torch.manual_seed(0)
+    module = PCSA(64).half()
+    for layer in (module.q, module.k):
+        torch.nn.init.ones_(layer.weight)
+    x = torch.randn(1, 64, 200, 336).half() / 8
+    x[:, 0] += 60 * torch.rand(200, 336).half()
+    assert torch.isfinite(module(x)).all()
+
+
+@every_module
+def test_an_empty_batch(build):
+    assert build(16)(torch.randn(0, 16, 9, 9)).numel() == 0
+
+
 def test_attention_dropout_acts_in_training_only():
     torch.manual_seed(0)
     module = SCSA(16, attn_drop=0.5)

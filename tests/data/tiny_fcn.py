@@ -3,7 +3,7 @@
 _base_ = ['mmseg::_base_/models/fcn_r50-d8.py', 'mmseg::_base_/default_runtime.py']
 
 custom_imports = dict(imports=['scsa_mm'], allow_failed_imports=False)
-norm_cfg = dict(type='BN', requires_grad=True)
+norm_cfg = dict(type='SyncBN', requires_grad=True)  # as in most configs of mmseg
 model = dict(
     pretrained=None,
     data_preprocessor=dict(size=(64, 64)),

@@ -60,6 +60,9 @@ def test_options_without_a_value_end_in_a_usage_message(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'model.depth'])
     assert "takes key=value, got 'model.depth'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a=[1,2'])
+    assert '--cfg-options: ' in capsys.readouterr().err
 
 
 def test_work_dir_of_the_command_line_then_the_config_then_its_name():

@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from scsa_mm.runtime.config import load_config
 from scsa_mm.runtime.data import check_data
 from scsa_mm.runtime.errors import UserError
 
@@ -48,5 +49,4 @@ def test_inside_wrappers(tmp_path, wrap):
 def test_remote_data_and_data_that_is_downloaded_are_left_alone():
     check_data(config('s3://bucket/coco', ann_file='a.json'), ('train',))
     check_data(config('nowhere', ann_file='a.json', backend_args=dict(backend='petrel')), ('train',))
-    cifar = dict(type='mmpretrain.CIFAR100', data_root='nowhere', data_prefix='nowhere')
-    check_data(Config(dict(train_dataloader=dict(dataset=cifar))), ('train',))
+    check_data(load_config('mmpretrain::resnet/resnet18_8xb16_cifar10.py'), ('train', 'test'))

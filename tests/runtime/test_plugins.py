@@ -20,6 +20,15 @@ def test_what_fits_passes(scope, type):
     check_plugins(config(scope=scope, type=type, kw=kw, depth=50))
 
 
+@pytest.mark.parametrize(
+    'scope, backbone, more', [('mmdet', 'Res2Net', dict(depth=50)), ('mmseg', 'ResNeXt', dict(depth=50, groups=32))]
+)
+def test_hosts_that_give_plugins_another_width(scope, backbone, more):
+    with pytest.raises(UserError, match=f"{backbone} makes plugins for another .*; position='after_conv3' fits"):
+        check_plugins(config(backbone=backbone, scope=scope, **more))
+    check_plugins(config(backbone=backbone, scope=scope, position='after_conv3', **more))
+
+
 def test_nothing_to_check():
     check_plugins(Config(dict(default_scope='mmdet', model=dict(type='Anything', backbone=dict(type='Nothing')))))
 

@@ -105,6 +105,12 @@ def test_an_earlier_run_is_kept(refuse, trained):
     assert 'holds 2 checkpoint(s) of an earlier run' in refuse('train.py', TINY, work_dir=trained)
 
 
+def test_resuming_from_elsewhere_keeps_an_earlier_run_too(refuse, trained, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'epoch_2.pth').touch()
+    assert 'of an earlier run' in refuse('train.py', TINY, '--resume', trained / 'epoch_1.pth')
+
+
 def test_checkpoint_that_is_not_there(refuse):
     assert 'nowhere.pth does not exist' in refuse('test.py', TINY, 'nowhere.pth')
 

@@ -8,6 +8,17 @@ import numpy as np
 from tests.conftest import TINY
 
 
+def test_the_config_of_the_training_is_kept(trained, tool, tmp_path):
+    before = (trained / 'tiny_mask_rcnn.py').read_text()
+    low = ['--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
+    tool('test.py', TINY, trained / 'epoch_2.pth', '--work-dir', trained, '--out', tmp_path / 'p.pkl', *low)
+    assert (trained / 'tiny_mask_rcnn.py').read_text() == before
+    assert 'score_thr=0.0' in (trained / 'tiny_mask_rcnn.test.py').read_text()
+    with open(tmp_path / 'p.pkl', 'rb') as f:
+        masks = pickle.load(f)[0]['pred_instances']['masks']
+    assert all(isinstance(m['counts'], bytes) for m in masks)
+
+
 def predictions(path):
     """Per image id: boxes, scores, labels."""
     with open(path, 'rb') as f:

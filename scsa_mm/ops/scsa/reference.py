@@ -104,8 +104,11 @@ def channel_gate(
     d = c // num_heads
     y = _group_norm(_pool(x, window_size, down_sample_mode), 1, norm)
     # Heads are consecutive channels: (B, heads, d, n).
-    queries, keys, values = (F.conv2d(y, p.weight, p.bias, groups=c).reshape(b, num_heads, d, -1) for p in (q, k, v))
-    attn = (queries @ keys.transpose(2, 3) / math.sqrt(d)).softmax(3)
+    queries, keys, values = (
+        F.conv2d(y, p.weight, p.bias, groups=c).flatten(2).unflatten(1, (num_heads, d)) for p in (q, k, v)
+    )
+    # Scaled before the product, which could pass float16's largest number.
+    attn = (queries / math.sqrt(d) @ keys.transpose(2, 3)).softmax(3)
     attn = F.dropout(attn, attn_drop)
     # The mean over positions commutes with the product: take it of the values, and d*d*n multiplications are saved.
     z = (attn @ values.mean(3, keepdim=True)).reshape(b, c, 1, 1)
