@@ -274,7 +274,7 @@ def test_names_are_tried_under_the_scope_as_plugins(monkeypatch):
     doctor.resolve('mmseg', 'SCSA')
     assert seen == [('mmseg', 'SCSA')]
     monkeypatch.undo()
-    with pytest.raises(KeyError, match='NoSuchAttention'):
+    with pytest.raises(KeyError, match='Cannot find'):
         doctor.resolve('mmseg', 'NoSuchAttention')
 
 
@@ -289,6 +289,12 @@ def test_installed_configs_that_cannot_be_built_on(monkeypatch):
     assert "_base_ = 'mmseg::...' does not resolve: ModuleNotFoundError: mmsegmentation" in problem.what
     assert 'mmseg/.mim/configs' in problem.way_out
     assert all(row.status != 'ok' for row in report.names)
+
+
+def test_of_half_a_page_by_torch_one_line_stays():
+    error = RuntimeError('\x1b[1mdo\x1b[0m that.\nUnsupported global: GLOBAL mmengine.x.Y was not allowed\n')
+    assert doctor.one_line(error) == 'RuntimeError: Unsupported global: GLOBAL mmengine.x.Y'
+    assert doctor.one_line(OSError('\x1b[1ma\x1b[0m\n b')) == 'OSError: a b'
 
 
 def test_checkpoints_that_do_not_load(monkeypatch):

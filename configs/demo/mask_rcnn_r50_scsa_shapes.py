@@ -10,7 +10,7 @@ work_dir = 'work_dirs/demo'
 classes = ('circle', 'square', 'triangle', 'star')
 scale = (160, 128)  # width and height in pixels, as they were drawn
 batch_size = 4
-max_epochs = 6
+max_epochs = 5
 lr = 5e-4
 plugins = [dict(cfg=dict(type='SCSA'), stages=(True, True, True, True), position='after_conv2')]
 

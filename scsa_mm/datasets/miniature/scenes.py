@@ -16,7 +16,7 @@ MIN_SIDE = 64  # pixels
 EMPTY_SHARE = 16  # one scene in so many has no object at all
 CROWD_SHARE = 8  # and one in so many has a crowd
 MAX_OBJECTS = 6
-MIN_VISIBLE = 0.5  # of an object; more may not be covered
+MIN_VISIBLE = 0.6  # share of an object that others leave uncovered
 MIN_AREA = 40  # visible pixels of an object
 MIN_CONTRAST = 110  # sum of the differences in red, green and blue
 
@@ -160,10 +160,11 @@ def _from_hue(hue: int, saturation: int, value: int) -> np.ndarray:
 
 
 def _pose(canvas: _Canvas, centre: tuple[int, int], radius: int) -> Pose:
-    """A pose near ``centre`` (x, y in pixels), whose middle lies in the image."""
+    """A pose near ``centre`` (x, y in pixels); the image's edge cuts off a quarter of the radius at most."""
     height, width = canvas.shape
-    x = min(max(centre[0], radius // 2), width - radius // 2)
-    y = min(max(centre[1], radius // 2), height - radius // 2)
+    inside = 3 * radius // 4
+    x = min(max(centre[0], inside), width - inside)
+    y = min(max(centre[1], inside), height - inside)
     jitter = canvas.rng.integers(0, UNIT, size=2)
     return Pose(x * UNIT + int(jitter[0]), y * UNIT + int(jitter[1]), radius * UNIT, _integer(canvas.rng, -20, 20))
 
@@ -176,7 +177,7 @@ def _add_object(canvas: _Canvas, label: int) -> None:
     # The lesser of two, so that small objects are more frequent than large ones, as in photographs.
     radius = short // 10 + min(_integer(rng, 0, short // 4) for _ in range(2))
     centre = _integer(rng, 0, width - 1), _integer(rng, 0, height - 1)
-    if canvas.objects and _integer(rng, 0, 2) == 0:  # a third of them on or beside another one
+    if canvas.objects and _integer(rng, 0, 3) == 0:  # a quarter of them on or beside another one
         left, top, w, h = canvas.objects[_integer(rng, 0, len(canvas.objects) - 1)].box
         centre = left + _integer(rng, 0, w), top + _integer(rng, 0, h)
     pose = _pose(canvas, centre, radius)
