@@ -1,5 +1,6 @@
 """The work-arounds, and for each a test that fails when it is no longer needed."""
 
+import importlib.metadata
 import os
 import pickle
 import subprocess
@@ -12,6 +13,11 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 import scsa_mm  # noqa: F401
+from scsa_mm.runtime.config import load_config
+
+
+def is_upstream(distribution):
+    return any(d.metadata['Name'] == distribution for d in importlib.metadata.distributions())
 
 
 @pytest.fixture
@@ -64,8 +70,23 @@ def test_a_checkpoint_still_cannot_run_code(tmp_path, attack):
         torch.load(path, weights_only=True)
 
 
+def test_types_stay_allowed_after_a_loader_withdraws_its_own(checkpoint):
+    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype]):
+        pass
+    assert torch.load(checkpoint, weights_only=True)['message_hub']['log_scalars']['loss'].mean() == 1.25
+
+
 def test_mmengine_still_warns_of_pkg_resources():
-    """When this fails, silence_pkg_resources can go."""
+    """When this fails, silence_pkg_resources can go. OneDL's mmengine does not warn."""
     code = 'from mmengine.utils.package_utils import is_installed; is_installed("torch")'
     done = subprocess.run([sys.executable, '-W', 'default', '-c', code], capture_output=True, text=True)
-    assert 'pkg_resources is deprecated' in done.stderr
+    assert ('pkg_resources is deprecated' in done.stderr) == is_upstream('mmengine')
+
+
+def test_mmseg_bases_are_found_by_upstream_and_still_not_by_onedl(tmp_path):
+    """When this fails for OneDL, find_mmseg_of_onedl can go."""
+    (tmp_path / 'c.py').write_text("_base_ = 'mmseg::_base_/models/fcn_r50-d8.py'")
+    code = f'from mmengine.config import Config; Config.fromfile({str(tmp_path / "c.py")!r})'
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert (done.returncode == 0) == is_upstream('mmsegmentation')
+    assert load_config(str(tmp_path / 'c.py')).model.type == 'EncoderDecoder'

@@ -50,6 +50,12 @@ class _CallAfterSkipping:
     def __iter__(self) -> '_CallAfterSkipping':
         return self
 
+    def skip_iter(self, num_iters: int) -> None:
+        """How OneDL's mmengine skips, leaving the iterator to be built anew, which draws a random number."""
+        self._iterator.skip_iter(num_iters)
+        self._iterator._ensure_iterator()
+        self._skip = 0
+
     def __next__(self) -> Any:
         if self._skip == 0:
             self._action()
