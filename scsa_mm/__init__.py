@@ -11,6 +11,7 @@ try:
     from . import attention, compat
 
     compat.allow_mmengine_checkpoints()
+    compat.find_mmseg_of_onedl()
 except Exception:
     # Only the doctor may start without torch and mmengine: it tells what is missing.
     if 'scsa_mm.doctor' not in sys.orig_argv:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from ..compat import find_mmseg_of_onedl, silence_pkg_resources
+from ..compat import silence_pkg_resources
 from .errors import UserError, one_line
 
 
@@ -77,7 +77,6 @@ def load_config(name: str, options: dict | None = None) -> Config:
         UserError: if it does not exist, cannot be read, or an option does not fit it.
     """
     silence_pkg_resources()
-    find_mmseg_of_onedl()
     path = find_config(name)
     try:
         cfg = Config.fromfile(path)
