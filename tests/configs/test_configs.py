@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from scsa_mm.attention import SCSA
 from scsa_mm.runtime.config import load_config
@@ -53,3 +53,20 @@ def test_new_attention_leaves_pretrained_features_alone(path):
 def test_there_are_configs():
     assert len(COCO) == 3
     assert 'configs/faster_rcnn_r50_scsa_bccd.py' in CONFIGS
+
+
+def test_an_annotated_point_is_ignored_in_training(tmp_path):
+    """BCCD holds two of them; as targets they make the box loss nan."""
+    box = (
+        '<object><name>RBC</name><bndbox><xmin>{}</xmin><ymin>9</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
+    )
+    text = '<annotation><size><width>20</width><height>20</height></size>{}</annotation>'
+    for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'ImageSets/Main/train.txt').write_text('a\n')
+    (tmp_path / 'Annotations/a.xml').write_text(text.format(box.format(5, 5, 9) + box.format(2, 12, 18)))
+    dataset = load_config('configs/faster_rcnn_r50_scsa_bccd.py').train_dataloader.dataset
+    dataset.data_root = str(tmp_path)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        instances = DATASETS.build(dataset).get_data_info(0)['instances']
+    assert [i['ignore_flag'] for i in instances] == [1, 0]

@@ -24,7 +24,8 @@ train_dataloader = dict(
         type='XMLDataset',
         ann_file='ImageSets/Main/train.txt',
         data_prefix=dict(sub_data_root=''),
-        filter_cfg=dict(filter_empty_gt=True, min_size=1),
+        # Annotated points, which real sets hold, have no size: as targets they would make the loss nan.
+        filter_cfg=dict(filter_empty_gt=True, min_size=1, bbox_min_size=1),
         pipeline=train_pipeline,
         backend_args=backend_args,
     ),
