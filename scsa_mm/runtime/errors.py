@@ -25,7 +25,10 @@ def one_line_errors() -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """What an exception says, in one line; for a bare assert the condition that did not hold."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if not text:
-        frames = traceback.extract_tb(error.__traceback__)
-        text = f'{type(error).__name__}: {frames[-1].line}' if frames else type(error).__name__
-    return ' '.join(text.split())
+    return ' '.join((text or f'{type(error).__name__}: {source_line(error)}').split())
+
+
+def source_line(error: BaseException) -> str:
+    """The line of code that raised it; empty if it was not raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (frames[-1].line or '') if frames else ''

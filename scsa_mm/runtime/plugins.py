@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, Registry
 from torch import nn
 
-from .errors import UserError, one_line
+from .errors import UserError, one_line, source_line
 
 
 def _plugin_lists(node: object, path: str) -> Iterator[tuple[str, dict, list]]:
@@ -85,7 +85,7 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
         module = registry.build(host)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         why = one_line(error)
-        if 'plugins is None' in _last_line(error):
+        if 'plugins is None' in source_line(error):
             why = f'depth {host.get("depth")} is made of BasicBlock, which takes no plugins; depths 50, 101 and 152 do'
         raise UserError(f'{path} ({name} with plugins): {why}') from error
     if path == 'model.backbone':
@@ -105,8 +105,3 @@ def _check_widths(backbone: nn.Module, cfg: dict, path: str) -> None:
             f'{path}: {cfg["type"]} makes plugins for another number of channels than it gives them at this position '
             f"({one_line(error)}); position='after_conv3' fits"
         ) from error
-
-
-def _last_line(error: BaseException) -> str:
-    frames = inspect.getinnerframes(error.__traceback__)
-    return ''.join(frames[-1].code_context or ()) if frames else ''
