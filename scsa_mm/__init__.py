@@ -9,6 +9,7 @@ from .version import __version__
 
 try:
     from . import attention, compat
+    from .plugging import add_plugins
 
     compat.allow_mmengine_checkpoints()
     compat.find_mmseg_of_onedl()
@@ -17,4 +18,4 @@ except Exception:
     if 'scsa_mm.doctor' not in sys.orig_argv:
         raise
 
-__all__ = ['__version__', 'attention']
+__all__ = ['__version__', 'add_plugins', 'attention']

@@ -13,15 +13,15 @@ __all__ = ['HOOKS', 'MODELS', 'register_attention']
 SCOPE = 'scsa_mm'
 
 
-def _child(parent: Registry, location: str) -> Registry:
+def _child(parent: Registry, *locations: str) -> Registry:
     """The registry below ``parent`` for this scope; the one that is there when this file runs a second time."""
     existing = parent.children.get(SCOPE)
     if existing is not None:
         return existing
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[location])
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention')
+MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention', 'scsa_mm.plugging')
 HOOKS = _child(MMENGINE_HOOKS, 'scsa_mm.hooks')
 
 

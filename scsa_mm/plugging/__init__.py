@@ -1,0 +1,6 @@
+"""Putting attention into built models."""
+
+from .insertion import Insertion
+from .plugins import add_plugins, plan_plugins
+
+__all__ = ['Insertion', 'add_plugins', 'plan_plugins']

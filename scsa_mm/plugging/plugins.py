@@ -1,0 +1,241 @@
+"""Attention in any built model: ``add_plugins`` and the config type ``scsa_mm.WithPlugins``."""
+
+import difflib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mmengine.logging import print_log
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from ..registry import MODELS
+from .blocks import Stage, find_stages
+from .insertion import Insertion, insert
+from .places import Place, match, owner_of
+from .trial import Trial
+
+FORM = (
+    "a plugin is dict(cfg=dict(type='scsa_mm.SCSA'), ...) with one of: stages=(2, 3, 4) and position='after_conv2' "
+    "(both may be left out); before='PATTERN' or after='PATTERN' of module names; outputs=(0, 1) or 'all'"
+)
+KEYS = {'cfg', 'stages', 'position', 'before', 'after', 'outputs'}
+
+
+def add_plugins(model: nn.Module, plugins: Sequence[dict]) -> nn.Module:
+    """Put attention into a built backbone, neck, head or whole model, in place.
+
+    The names of the model's own parameters stay, so its checkpoints load as before. In residual blocks the attention
+    has the names that ``plugins=`` of MMDetection gives it (``layer1.0.scsa``).
+
+    Args:
+        model: Any module. Its channels and layouts are found in a trial run on a copy without data; where that is
+            impossible, a layer that states its channels is believed.
+        plugins: Each is a dict with ``cfg``, the config of an attention module without its ``in_channels`` (and with
+            ``postfix`` where two of a kind meet), and one way to say where:
+
+            - ``stages`` and ``position``, for residual backbones (BasicBlock, Bottleneck and inverted residuals, under
+              any of the mm packages, timm or torchvision). ``stages`` is a tuple of stage numbers from 1, or one
+              boolean a stage; all by default. ``position`` is ``'after_conv1'``, ``'after_conv2'`` or
+              ``'after_conv3'``; by default the one before the block's last convolution, as in the SCSA paper.
+            - ``before`` or ``after``: names of modules, as in ``model.named_modules()``; ``*`` stands for any part of
+              a name, ``**`` also for dots: ``after='stages.*.blocks.*'``.
+            - ``outputs``: entries of the tuple that the model, or the module of ``after``, gives, from 0; or ``'all'``.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        TypeError: if a plugin is not a dict as above.
+        ValueError: if a place does not exist, holds the same plugin already, or gives what no attention can take, or
+            the attention refuses its channels. Nothing is inserted then.
+    """
+    insertions = plan_plugins(model, plugins)
+    for insertion in insertions:
+        insert(model, insertion)
+    _tell_frozen(model, insertions)
+    return model
+
+
+@MODELS.register_module(name='WithPlugins')
+def build_with_plugins(module: dict | nn.Module, plugins: Sequence[dict]) -> nn.Module:
+    """``dict(type='scsa_mm.WithPlugins', module=dict(type='SwinTransformer', ...), plugins=[...])`` in a config.
+
+    It builds ``module`` in the current scope and returns it with the attention in it (see :func:`add_plugins`); there
+    is no wrapper, so the names of its parameters stay.
+    """
+    if isinstance(module, dict):
+        module = MMENGINE_MODELS.build(module)
+    return add_plugins(module, plugins)
+
+
+def plan_plugins(model: nn.Module, plugins: Sequence[dict], size: tuple[int, int] | None = None) -> list[Insertion]:
+    """What :func:`add_plugins` would insert, in order; the model is not changed.
+
+    Args:
+        size: Image height and width for which the shapes are given.
+
+    Raises:
+        TypeError: see :func:`add_plugins`.
+        ValueError: see :func:`add_plugins`.
+    """
+    if isinstance(plugins, dict) or not isinstance(plugins, Sequence):
+        raise TypeError(f'plugins is a list of dicts, got {plugins!r}; {FORM}')
+    requests = [(plugin, _targets(model, plugin)) for plugin in plugins]
+    trial = Trial(model, [place.target for _, places in requests for place in places], size)
+    insertions: dict[str, Insertion] = {}
+    for plugin, places in requests:
+        for place in _with_outputs(places, plugin.get('outputs'), trial):
+            insertion = _insertion(model, plugin, place, trial)
+            _check_free(model, insertion, insertions)
+            insertions[insertion.path] = insertion
+    return list(insertions.values())
+
+
+def _targets(model: nn.Module, plugin: dict) -> list[Place]:
+    """The places of a plugin, still without the entries of a tuple."""
+    if not isinstance(plugin, dict) or not isinstance(plugin.get('cfg'), dict) or 'type' not in plugin['cfg']:
+        raise TypeError(f'{FORM}; got {plugin!r}')
+    unknown = plugin.keys() - KEYS
+    by_name = [key for key in ('before', 'after') if key in plugin]
+    by_block = [key for key in ('stages', 'position') if key in plugin]
+    if (
+        unknown
+        or len(by_name) > 1
+        or (by_block and (by_name or 'outputs' in plugin))
+        or plugin.keys() > {'outputs', 'before'}
+    ):
+        raise ValueError(f'{FORM}; got {", ".join(sorted(plugin.keys() - {"cfg"}))}')
+    if by_name:
+        return _named_places(model, by_name[0], plugin[by_name[0]])
+    if 'outputs' in plugin:
+        return [Place('', 'after')]
+    return _block_places(model, plugin.get('stages'), plugin.get('position'))
+
+
+def _named_places(model: nn.Module, when: str, pattern: str) -> list[Place]:
+    paths = [path for path, _ in model.named_modules() if path]
+    if not isinstance(pattern, str):
+        raise TypeError(f'{when} is a pattern of module names, got {pattern!r}')
+    found = match(pattern, paths)
+    if not found:
+        near = difflib.get_close_matches(pattern, paths, n=5)
+        top = [path for path in paths if path.count('.') < 2]
+        choice = near or top[:40] + ['...'] * (len(top) > 40)
+        raise ValueError(
+            f'{when}={pattern!r} names no module of {type(model).__name__} (* stands for any part of a name between '
+            f'dots, ** also for dots); there are {", ".join(choice)}'
+        )
+    for path in found:
+        if isinstance(model.get_submodule(path), (nn.ModuleList, nn.ModuleDict)):
+            raise ValueError(
+                f'{when}={pattern!r}: {path} is a list of modules, not a layer; name its entries: {path}.*'
+            )
+    return [Place(path, when) for path in found]
+
+
+def _block_places(model: nn.Module, stages: Sequence | None, position: str | None) -> list[Place]:
+    found = find_stages(model)
+    if not found:
+        raise ValueError(
+            f'{type(model).__name__} has no residual blocks (conv1, conv2 ...), so stages and position mean nothing '
+            "in it; say before='PATTERN', after='PATTERN' or outputs='all'"
+        )
+    places = []
+    for stage in _chosen(found, stages):
+        for block in stage.blocks:
+            name = block.default if position is None else position
+            if name not in block.positions:
+                kind = type(model.get_submodule(block.path)).__name__
+                raise ValueError(
+                    f'position={name!r}: block {block.path} ({kind}) has {", ".join(map(repr, block.positions))}'
+                )
+            places.append(block.positions[name])
+    return places
+
+
+def _chosen(found: list[Stage], stages: Sequence | None) -> list[Stage]:
+    if stages is None:
+        return found
+    there = ', '.join(f'{i}: {stage.path}' for i, stage in enumerate(found, 1))
+    rule = f'stages is a tuple of stage numbers or of one boolean a stage; there are {len(found)} ({there})'
+    if isinstance(stages, (str, int)) or not isinstance(stages, Sequence) or not stages:
+        raise ValueError(f'{rule}; got {stages!r}')
+    if all(isinstance(s, bool) for s in stages):
+        if len(stages) != len(found):
+            raise ValueError(f'{rule}; got {len(stages)} booleans')
+        return [stage for stage, wanted in zip(found, stages, strict=True) if wanted]
+    if not all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= len(found) for s in stages):
+        raise ValueError(f'{rule}; got {tuple(stages)}')
+    return [stage for i, stage in enumerate(found, 1) if i in stages]
+
+
+def _with_outputs(places: list[Place], outputs: Sequence[int] | str | None, trial: Trial) -> list[Place]:
+    if outputs is None:
+        return places
+    expanded = []
+    for place in places:
+        count = trial.outputs(place.target)
+        if count is None:
+            indices = [None]
+            fits = outputs == 'all' or list(outputs) == [0]
+        else:
+            indices = range(count) if outputs == 'all' else list(outputs)
+            fits = all(isinstance(i, int) and 0 <= i < count for i in indices)
+        if not fits:
+            raise ValueError(
+                f'outputs={outputs!r}: {place.target or "the whole module"} gives {count or 1} output(s); choose from '
+                f"{', '.join(map(str, range(count or 1)))} or 'all'"
+            )
+        expanded += [replace(place, output=i) for i in indices]
+    return expanded
+
+
+def _insertion(model: nn.Module, plugin: dict, place: Place, trial: Trial) -> Insertion:
+    owner = owner_of(model, place)
+    flow = trial.flow(place)
+    cfg = dict(plugin['cfg'])
+    postfix = str(cfg.pop('postfix', ''))
+    try:
+        attention = MMENGINE_MODELS.build(dict(cfg, in_channels=flow.in_channels))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f'{place} ({flow.in_channels} channels): {error}') from error
+    name = _abbreviation(type(attention)) + postfix
+    if 'before' in plugin or 'after' in plugin or 'outputs' in plugin:
+        relative = place.target.removeprefix(owner).removeprefix('.')
+        parts = [name, place.when, relative.replace('.', '_')] if relative else [name, 'output']
+        name = '_'.join(parts if place.output is None else [*parts, str(place.output)])
+    sample = next(model.parameters(), None)
+    if sample is not None:
+        attention.to(sample.device, sample.dtype)
+    return Insertion(owner, name, place, flow, attention.train(model.training))
+
+
+def _abbreviation(cls: type) -> str:
+    """The name of a plugin in its host, as mmcv makes it."""
+    return getattr(cls, '_abbr_', None) or re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', cls.__name__).lower()
+
+
+def _check_free(model: nn.Module, insertion: Insertion, planned: dict[str, Insertion]) -> None:
+    owner = model.get_submodule(insertion.owner)
+    if insertion.path in planned or hasattr(owner, insertion.name):
+        raise ValueError(
+            f'{insertion.place}: {insertion.owner or "the model"} has a plugin {insertion.name!r} '
+            "already; to have both, give one another name: cfg=dict(..., postfix='_2')"
+        )
+
+
+def _tell_frozen(model: nn.Module, insertions: list[Insertion]) -> None:
+    """Warn about attention that its host will not train: many freeze their first stages when they are set to train."""
+    training = model.training
+    model.train(True)
+    frozen = [i.path for i in insertions if any(not p.requires_grad for p in i.attention.parameters())]
+    model.train(training)
+    if frozen:
+        print_log(
+            f'scsa_mm: {len(frozen)} of {len(insertions)} inserted modules are frozen by {type(model).__name__} and '
+            f'stay as they start, e.g. {frozen[0]}; leave their stages out or lower frozen_stages',
+            logger='current',
+            level=logging.WARNING,
+        )

@@ -1,0 +1,270 @@
+"""How many channels pass a place, and in which layout: seen in a trial run of the model on two image sizes.
+
+The dimension that stays when the image size changes is the channels. The run is made on a copy on the meta device,
+which computes shapes only; on the CPU where the model cannot be run there.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .places import Place
+
+# Different sides, and multiples of 32 for networks that halve five times.
+SIZES = ((256, 320), (384, 192))
+# For models that take one size only, such as those with position embeddings.
+USUAL_SIZE = (224, 224)
+
+# A shape, a list of what a tuple held, or the name of any other type.
+Form = tuple | list | str
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What passes a place: its channels, its layout (NCHW, NHWC or NLC), and its shape if the trial reached it."""
+
+    in_channels: int
+    layout: str
+    shape: tuple[int, ...] | None
+
+
+@dataclass
+class Seen:
+    """What went into a module and came out of it, call by call."""
+
+    before: list[Form] = field(default_factory=list)
+    after: list[Form] = field(default_factory=list)
+    knows_size: bool = True  # every call with tokens had (H, W) among its arguments
+
+
+def map_size(length: int, arguments: Iterable[object]) -> tuple[int, int] | None:
+    """The (H, W) among the arguments of a call whose product is the number of tokens; None without one."""
+    for value in arguments:
+        if isinstance(value, (tuple, list)) and len(value) == 2 and not any(isinstance(v, float) for v in value):
+            h, w = value
+            if not isinstance(h, (tuple, list)) and not getattr(h, 'ndim', 0) and h * w == length:
+                return h, w
+    return None
+
+
+class Trial:
+    """What passes the named modules of a model.
+
+    Args:
+        model: Any built module. It is copied, not run or changed itself.
+        targets: Paths of modules.
+        size: Image height and width of the shapes that :meth:`flow` gives.
+    """
+
+    def __init__(self, model: nn.Module, targets: Iterable[str], size: tuple[int, int] | None = None) -> None:
+        self.model = model
+        self.targets = sorted(set(targets))
+        self.failure = ''
+        sizes = (size or SIZES[0], SIZES[1])
+        self.runs: list[dict[str, Seen]] = []
+        for device in ('meta', 'cpu'):
+            try:
+                host = copy.deepcopy(model).to(device)
+            except Exception as error:  # a lazily built layer, say: the other device or the layers themselves will tell
+                self._note(error)
+                continue
+            host.train(False)
+            runs = [run for s in sizes if self._complete(run := self._run(host, s, device))]
+            if len(runs) < 2:
+                runs = [run for s in (size or USUAL_SIZE,) if self._complete(run := self._run(host, s, device))]
+            if runs:
+                self.runs = runs
+                return
+            # Part of the targets is better than none: the rest may say their channels themselves.
+            self.runs = self.runs or [self._run(host, s, device) for s in sizes]
+
+    def _note(self, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        self.failure = f'{type(error).__name__}: {lines[0] if lines else ""}'[:200]
+
+    def _complete(self, run: dict[str, Seen]) -> bool:
+        return all(target in run for target in self.targets)
+
+    def _run(self, host: nn.Module, size: tuple[int, int], device: str) -> dict[str, Seen]:
+        seen: dict[str, Seen] = {}
+        best: dict[str, Seen] = {}
+        handles = [
+            host.get_submodule(path).register_forward_hook(_recorder(seen, path), with_kwargs=True)
+            for path in self.targets
+        ]
+        try:
+            for attempt in _attempts(host, size, device):
+                seen.clear()
+                try:
+                    with torch.no_grad():
+                        attempt()
+                except Exception as error:  # the host is a stranger: whatever it raises, this was not its input
+                    self._note(error)
+                if len(seen) > len(best):
+                    best = dict(seen)
+                if self._complete(best):
+                    break
+        finally:
+            for handle in handles:
+                handle.remove()
+        return best
+
+    def outputs(self, target: str) -> int | None:
+        """Number of entries of the tuple or list that a module gives; None if it gives one tensor.
+
+        Raises:
+            ValueError: if the trial run did not reach it.
+        """
+        if not self.runs or target not in self.runs[0]:
+            raise ValueError(self._unreached(f'the outputs of {target or "the whole module"}'))
+        form = self.runs[0][target].after[0]
+        return len(form) if isinstance(form, list) else None
+
+    def flow(self, place: Place) -> Flow:
+        """Channels and layout of what passes a place.
+
+        Raises:
+            ValueError: if that is no map and no tokens of a map, or cannot be found out.
+        """
+        seen = [run[place.target] for run in self.runs if place.target in run]
+        if not seen:
+            return self._declared(place)
+        calls = list(zip(*(_forms(s, place) for s in seen), strict=False))
+        found = {_layout(forms, place) for forms in calls}
+        if len(found) > 1:
+            widths = ', '.join(str(channels) for channels, _ in sorted(found))
+            raise ValueError(
+                f'{place}: it is called {len(calls)} times with different channels ({widths}), so no one attention '
+                'fits; name a module that is called with one width'
+            )
+        channels, layout = found.pop()
+        if layout == 'NLC' and not all(s.knows_size for s in seen):
+            raise ValueError(
+                f'{place}: tokens {calls[0][0]} come without the (H, W) of their map (a class token or a sequence of '
+                "windows has none), so spatial attention cannot act; use outputs='all' where the module gives maps"
+            )
+        return Flow(channels, layout, calls[0][0])
+
+    def _unreached(self, what: str) -> str:
+        reason = f' (it ended with {self.failure})' if self.failure else ''
+        return f'{what}: not reached in a trial run{reason}'
+
+    def _declared(self, place: Place) -> Flow:
+        """By what the layer says of itself, for modules such as RoI heads that no plain trial run reaches."""
+        module = self.model.get_submodule(place.target)
+        name = 'in_channels' if place.when == 'before' else 'out_channels'
+        channels = getattr(module, name, None)
+        if any(isinstance(m, nn.Conv2d) for m in module.modules()) and isinstance(channels, int):
+            return Flow(channels, 'NCHW', None)
+        if isinstance(module, nn.BatchNorm2d):
+            return Flow(module.num_features, 'NCHW', None)
+        raise ValueError(
+            self._unreached(str(place)) + f', and {type(module).__name__} does not say how many channels it has'
+        )
+
+
+def _recorder(seen: dict[str, Seen], path: str) -> Callable:
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        note = seen.setdefault(path, Seen())
+        note.before.append(_form(args[0]) if args else 'no positional argument')
+        note.after.append(_form(output))
+        for form in (note.before[-1], note.after[-1]):
+            if isinstance(form, tuple) and len(form) == 3:
+                note.knows_size &= map_size(form[1], [*args, *kwargs.values()]) is not None
+
+    return hook
+
+
+def _form(value: object) -> Form:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, (tuple, list)):
+        return [_form(v) for v in value]
+    return type(value).__name__
+
+
+def _forms(seen: Seen, place: Place) -> list[Form]:
+    forms = seen.before if place.when == 'before' else seen.after
+    return forms if place.output is None else [form[place.output] for form in forms]
+
+
+def _layout(forms: tuple[Form, ...], place: Place) -> tuple[int, str]:
+    """Channels and layout from the forms of one call at each image size."""
+    first, last = forms[0], forms[-1]
+    if isinstance(first, list):
+        raise ValueError(
+            f'{place}: it gives {len(first)} things ({", ".join(map(str, first))}), not one map; where they are maps, '
+            "say which ones pass attention: outputs=(0, 1) or outputs='all'"
+        )
+    if isinstance(first, tuple) and isinstance(last, tuple) and len(first) == len(last):
+        if len(forms) == 1:  # one square image: the two equal sides are height and width
+            steady = [n != first[1] or first[2] == first[3] for n in first] if len(first) == 4 else [True, False, True]
+            if len(first) == 4 and first[2] == first[3]:
+                steady[1] = True
+        else:
+            steady = [a == b for a, b in zip(first, last, strict=True)]
+        if len(first) == 4 and steady[1]:
+            return first[1], 'NCHW'
+        if len(first) == 4 and steady[3]:
+            return first[3], 'NHWC'
+        if len(first) == 3 and steady[2] and not steady[1]:
+            return first[2], 'NLC'
+    raise ValueError(
+        f'{place}: {" and ".join(map(str, forms))} (at two image sizes) is neither a map (N, C, H, W) or (N, H, W, C) '
+        'nor the tokens (N, L, C) of one'
+    )
+
+
+def _attempts(host: nn.Module, size: tuple[int, int], device: str) -> Iterator[Callable[[], object]]:
+    """Ways of calling a backbone, a neck, a head or a whole model; the right one is known by its not failing."""
+    images = [torch.zeros(1, c, *size, device=device) for c in _image_channels(host)]
+    if isinstance(getattr(host, 'backbone', None), nn.Module):
+        for image in images:
+            yield lambda image=image: _run_model(host, image)
+        return
+    channels = getattr(host, 'in_channels', None)
+    maps = _maps(channels, getattr(host, 'in_index', None), size, device)
+    if isinstance(channels, (list, tuple)):
+        yield lambda: host(maps)
+    for image in images:
+        yield lambda image=image: host(image)
+    if isinstance(channels, int):
+        yield lambda: host(maps)
+        yield lambda: host(maps[-1])
+
+
+def _image_channels(host: nn.Module) -> list[int]:
+    first = next((m for m in host.modules() if isinstance(m, nn.Conv2d)), None)
+    return [3] if first is None or first.in_channels == 3 else [3, first.in_channels]
+
+
+def _maps(channels: object, index: object, size: tuple[int, int], device: str) -> list[Tensor]:
+    """A pyramid from stride 4 on with the widths that a neck or a head declares."""
+    if isinstance(channels, int):
+        levels = (index if isinstance(index, int) and index >= 0 else 0) + 1
+        channels = [channels] * levels
+    elif not (isinstance(channels, (list, tuple)) and all(isinstance(c, int) for c in channels)):
+        return []
+    return [
+        torch.zeros(1, c, size[0] // 2 ** (i + 2), size[1] // 2 ** (i + 2), device=device)
+        for i, c in enumerate(channels)
+    ]
+
+
+def _run_model(model: nn.Module, image: Tensor) -> None:
+    """Backbone, neck and every dense head of a detector, segmentor or classifier."""
+    x = model.backbone(image)
+    if isinstance(getattr(model, 'neck', None), nn.Module):
+        x = model.neck(x)
+    errors = []
+    for name, head in model.named_children():
+        if name.endswith('head'):
+            try:
+                head(x)
+            except Exception as error:  # a RoI head wants proposals, others their targets; go on with the next
+                errors.append(error)
+    if errors:
+        raise errors[0]
