@@ -13,6 +13,7 @@ try:
 
     compat.allow_mmengine_checkpoints()
     compat.find_mmseg_of_onedl()
+    compat.chain_mmseg_plugins()
 except Exception:
     # Only the doctor may start without torch and mmengine: it tells what is missing.
     if 'scsa_mm.doctor' not in sys.orig_argv:

@@ -1,9 +1,13 @@
 """Work-arounds for what the mm packages do wrong, in one place. Each has a test that tells when it can go."""
 
 import importlib.metadata
+import importlib.util
 import pickle
+import sys
 import warnings
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -57,3 +61,45 @@ def find_mmseg_of_onedl() -> None:
         importlib.metadata.distribution('mmsegmentation')
     except importlib.metadata.PackageNotFoundError:
         MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
+MMSEG_RESNET = 'mmseg.models.backbones.resnet'
+
+
+def chain_mmseg_plugins() -> None:
+    """Let all plugins at one position of an mmseg ResNet act, in order.
+
+    ``forward_plugin`` of mmseg 1.2.2 (and of OneDL's 1.4.2) gives each plugin the original input and keeps what the
+    last one makes of it. mmseg is not imported for this: its class is mended when somebody imports it.
+    """
+    if MMSEG_RESNET in sys.modules:
+        _mend_forward_plugin(sys.modules[MMSEG_RESNET])
+    elif not any(isinstance(finder, _MmsegResNetFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _MmsegResNetFinder())
+
+
+def _mend_forward_plugin(resnet: ModuleType) -> None:
+    def forward_plugin(self, x, plugin_names):
+        for name in plugin_names:
+            x = getattr(self, name)(x)
+        return x
+
+    resnet.Bottleneck.forward_plugin = forward_plugin
+
+
+class _MmsegResNetFinder(MetaPathFinder):
+    """Finds the module as ever, and mends it once it was executed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != MMSEG_RESNET:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            _mend_forward_plugin(module)
+
+        spec.loader.exec_module = exec_module
+        return spec

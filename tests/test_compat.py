@@ -90,3 +90,32 @@ def test_mmseg_bases_are_found_by_upstream_and_still_not_by_onedl(tmp_path):
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert (done.returncode == 0) == is_upstream('mmsegmentation')
     assert load_config(str(tmp_path / 'c.py')).model.type == 'EncoderDecoder'
+
+
+TWO_PLUGINS = """
+import torch
+{first}
+from mmseg.models.backbones.resnet import Bottleneck
+{second}
+block = Bottleneck(16, 4, plugins=[])
+block.one, block.two = torch.nn.Conv2d(4, 4, 1), torch.nn.Conv2d(4, 4, 1)
+x = torch.randn(1, 4, 3, 3)
+y = block.forward_plugin(x, ['one', 'two'])
+print('chained', torch.equal(y, block.two(block.one(x))), 'last', torch.equal(y, block.two(x)))
+"""
+
+
+@pytest.mark.parametrize(
+    'first, second, said',
+    [
+        ('import scsa_mm', '', 'chained True last False'),
+        ('', 'import scsa_mm', 'chained True last False'),
+        # When this fails, chain_mmseg_plugins can go.
+        ('', '', 'chained False last True'),
+    ],
+    ids=['scsa_mm first', 'mmseg first', 'mmseg alone'],
+)
+def test_plugins_at_one_position_of_mmseg(first, second, said):
+    code = TWO_PLUGINS.format(first=first, second=second)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert said in done.stdout, done.stderr

@@ -9,8 +9,14 @@ from torch import nn
 from .places import Place
 
 NUMBERED = re.compile(r'conv(\d)$')
-# Expansion, depthwise and projection of an inverted residual, in the words of MMPretrain and of timm.
-INVERTED = (('expand_conv', 'depthwise_conv', 'linear_conv'), ('conv_pw', 'conv_dw', 'conv_pwl'))
+# Expansion, depthwise and projection of an inverted residual, in the words of MMPretrain and of timm; a first one may
+# be without expansion.
+INVERTED = (
+    ('expand_conv', 'depthwise_conv', 'linear_conv'),
+    ('conv_pw', 'conv_dw', 'conv_pwl'),
+    (None, 'conv_dw', 'conv_pw'),
+)
+TIMM_NORMS = {'conv_pwl': 'bn3', 'conv_pw': 'bn2'}
 
 
 @dataclass(frozen=True)
@@ -119,4 +125,4 @@ def _with_norm(block: nn.Module, conv: str) -> str:
     if number:
         norm = getattr(block, f'norm{number[1]}', None) or names.get(f'bn{number[1]}')
         return next((name for name, child in names.items() if child is norm), conv)
-    return 'bn3' if last == 'conv_pwl' and 'bn3' in names else conv
+    return TIMM_NORMS.get(last, conv)

@@ -15,8 +15,6 @@ from .places import Place
 
 # Different sides, and multiples of 32 for networks that halve five times.
 SIZES = ((256, 320), (384, 192))
-# For models that take one size only, such as those with position embeddings.
-USUAL_SIZE = (224, 224)
 
 # A shape, a list of what a tuple held, or the name of any other type.
 Form = tuple | list | str
@@ -74,7 +72,7 @@ class Trial:
             host.train(False)
             runs = [run for s in sizes if self._complete(run := self._run(host, s, device))]
             if len(runs) < 2:
-                runs = [run for s in (size or USUAL_SIZE,) if self._complete(run := self._run(host, s, device))]
+                runs = [run for s in _own_sizes(host) if self._complete(run := self._run(host, s, device))][:1]
             if runs:
                 self.runs = runs
                 return
@@ -200,22 +198,26 @@ def _layout(forms: tuple[Form, ...], place: Place) -> tuple[int, str]:
             "say which ones pass attention: outputs=(0, 1) or outputs='all'"
         )
     if isinstance(first, tuple) and isinstance(last, tuple) and len(first) == len(last):
-        if len(forms) == 1:  # one square image: the two equal sides are height and width
-            steady = [n != first[1] or first[2] == first[3] for n in first] if len(first) == 4 else [True, False, True]
-            if len(first) == 4 and first[2] == first[3]:
-                steady[1] = True
-        else:
-            steady = [a == b for a, b in zip(first, last, strict=True)]
-        if len(first) == 4 and steady[1]:
-            return first[1], 'NCHW'
-        if len(first) == 4 and steady[3]:
-            return first[3], 'NHWC'
-        if len(first) == 3 and steady[2] and not steady[1]:
-            return first[2], 'NLC'
+        layout = {3: _of_tokens, 4: _of_maps}.get(len(first), lambda *_: None)(first, last)
+        if layout is not None:
+            return first[layout.index('C')], layout
     raise ValueError(
-        f'{place}: {" and ".join(map(str, forms))} (at two image sizes) is neither a map (N, C, H, W) or (N, H, W, C) '
-        'nor the tokens (N, L, C) of one'
+        f'{place}: {" or ".join(map(str, dict.fromkeys(map(str, forms))))}, depending on the image, is neither a map '
+        '(N, C, H, W) or (N, H, W, C) nor the tokens (N, L, C) of one'
     )
+
+
+def _of_maps(first: tuple[int, ...], last: tuple[int, ...]) -> str | None:
+    _, a, b, c = (x == y for x, y in zip(first, last, strict=True))
+    if a and b and c:  # one square image, or a map of one size: the two equal sides are height and width
+        _, x, y, z = first
+        a, c = y == z != x, x == y != z
+    return 'NCHW' if a else 'NHWC' if c else None
+
+
+def _of_tokens(first: tuple[int, ...], last: tuple[int, ...]) -> str | None:
+    # Tokens of one image size cannot be told from windows here; whether the call knows (H, W) decides.
+    return 'NLC' if first[2] == last[2] and (first[1] != last[1] or first == last) else None
 
 
 def _attempts(host: nn.Module, size: tuple[int, int], device: str) -> Iterator[Callable[[], object]]:
@@ -234,6 +236,12 @@ def _attempts(host: nn.Module, size: tuple[int, int], device: str) -> Iterator[C
     if isinstance(channels, int):
         yield lambda: host(maps)
         yield lambda: host(maps[-1])
+
+
+def _own_sizes(host: nn.Module) -> list[tuple[int, int]]:
+    """Image sizes of models that take one only, such as those with position embeddings."""
+    stated = next((m.img_size for m in host.modules() if hasattr(m, 'img_size')), 224)
+    return [tuple(stated) if isinstance(stated, (list, tuple)) else (stated, stated), (224, 224)]
 
 
 def _image_channels(host: nn.Module) -> list[int]:
