@@ -3,6 +3,7 @@
 
 python tools/train.py configs/mask_rcnn_r50_scsa_coco.py
 python tools/train.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --amp
+python tools/train.py mmdet::retinanet/retinanet_swin-t-p4-w7_fpn_1x_coco.py --plugin SCSA --plugin-outputs all
 """
 
 import argparse
@@ -27,6 +28,7 @@ from scsa_mm.runtime.config import add_common_arguments, config_of
 from scsa_mm.runtime.data import check_data, check_pretrained
 from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
 from scsa_mm.runtime.errors import UserError, one_line_errors
+from scsa_mm.runtime.plugin_options import add_plugin_arguments, use_plugins
 from scsa_mm.runtime.plugins import check_plugins
 from scsa_mm.runtime.report import describe_attention
 
@@ -46,6 +48,7 @@ def parse_args() -> argparse.Namespace:
         help='go on from a checkpoint; without a path from the last one in the work dir',
     )
     add_common_arguments(parser)
+    add_plugin_arguments(parser)
     return parser.parse_args()
 
 
@@ -110,13 +113,15 @@ def main() -> None:
             use_amp(cfg)
         if args.auto_scale_lr:
             use_auto_scale_lr(cfg)
+        notes = use_plugins(cfg, args)
         check_plugins(cfg)
         check_data(cfg, ('train', 'val'))
         check_pretrained(cfg)
         add_random_state_hook(cfg)
         # Not kept in a variable: it would hold the memory of weights and optimizer during the whole training.
         runner = build_runner(cfg, use_checkpoint(cfg, args.resume))
-        runner.logger.info(describe_attention(runner.model))
+        for line in (*notes, describe_attention(runner.model)):
+            runner.logger.info(line)
         try:
             runner.train()
         except URLError as error:

@@ -39,6 +39,20 @@ def insert(model: nn.Module, insertion: Insertion) -> None:
     _Passage(owner, insertion.name, target, insertion.place, insertion.flow.layout).attach()
 
 
+def inserted(model: nn.Module) -> dict[str, Place]:
+    """Path of every attention module that :func:`insert` put into a model, and where it acts."""
+    paths = {module: path for path, module in model.named_modules()}
+    found = {}
+    for path, module in model.named_modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            passage = getattr(hook, '__self__', None)
+            if isinstance(passage, _Passage) and passage.target is module:
+                owner = paths[passage.owner]
+                name = f'{owner}.{passage.name}' if owner else passage.name
+                found[name] = Place(path, passage.when, passage.output)
+    return found
+
+
 class _Passage:
     """The hook. It finds the attention by its name in the owner, so that a copy of the owner uses its own attention."""
 

@@ -70,10 +70,13 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
 
 def check_pretrained(cfg: Config) -> None:
     """Raise UserError if a backbone starts from a local file of weights that is not there."""
-    init_cfg = cfg.get('model', {}).get('backbone', {}).get('init_cfg')
+    name, backbone = 'model.backbone', cfg.get('model', {}).get('backbone', {})
+    while isinstance(backbone.get('module'), dict):  # inside WithPlugins
+        name, backbone = f'{name}.module', backbone['module']
+    init_cfg = backbone.get('init_cfg')
     path = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
     if path and is_local(path) and not osp.isfile(path):
-        raise UserError(f'model.backbone.init_cfg.checkpoint: {path} not found')
+        raise UserError(f'{name}.init_cfg.checkpoint: {path} not found')
 
 
 def _way_out(path: str, split: str) -> str:

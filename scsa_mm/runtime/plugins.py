@@ -2,7 +2,9 @@
 
 import difflib
 import inspect
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config
@@ -34,7 +36,9 @@ def _known_names(registry: Registry) -> list[str]:
     return names + [f'scsa_mm.{name}' for name in (scsa.module_dict if scsa else ())]
 
 
-def _takes_plugins(cls: type) -> bool:
+def _takes_plugins(cls: object) -> bool:
+    if not inspect.isclass(cls):
+        return 'plugins' in inspect.signature(cls).parameters
     return any('plugins' in inspect.signature(c.__init__).parameters for c in cls.__mro__[:-1])
 
 
@@ -48,7 +52,19 @@ def check_plugins(cfg: Config) -> None:
         for path, host, plugins in _plugin_lists(cfg.get('model'), 'model'):
             for plugin in plugins:
                 _check_type(registry, plugin, path)
-            _check_host(registry, host, path)
+            with _quiet():
+                _check_host(registry, host, path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without log lines: what is built here is built again for the run."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _check_type(registry: Registry, plugin: dict, path: str) -> None:
@@ -56,7 +72,7 @@ def _check_type(registry: Registry, plugin: dict, path: str) -> None:
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise UserError(
             f"{path}.plugins: each plugin is dict(cfg=dict(type='SCSA'), stages=(...), position='after_conv2'), "
-            f'got {plugin}'
+            f'got {plugin!r}'
         )
     name = cfg['type']
     if not isinstance(name, str) or registry.get(name) is not None:
@@ -79,14 +95,15 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
     if not _takes_plugins(cls):
         able = sorted(n for n, c in registry.module_dict.items() if inspect.isclass(c) and _takes_plugins(c))
         raise UserError(
-            f'{path}: {name} takes no plugins; those of {registry.scope} that do: {", ".join(able) or "none"}'
+            f'{path}: {name} takes no plugins of its own{_way_in(name)}; those of {registry.scope} that take them: '
+            f'{", ".join(able) or "none"}'
         )
     try:
         module = registry.build(host)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         why = one_line(error)
         if 'plugins is None' in source_line(error):
-            why = f'depth {host.get("depth")} is made of BasicBlock, which takes no plugins; depths 50, 101 and 152 do'
+            why = f'depth {host.get("depth")} is made of BasicBlock, which takes no plugins of its own{_way_in(name)}'
         raise UserError(f'{path} ({name} with plugins): {why}') from error
     if path == 'model.backbone':
         _check_widths(module, host, path)
@@ -103,5 +120,9 @@ def _check_widths(backbone: nn.Module, cfg: dict, path: str) -> None:
             return  # it wants something else than an image; the run itself will tell
         raise UserError(
             f'{path}: {cfg["type"]} makes plugins for another number of channels than it gives them at this position '
-            f"({one_line(error)}); position='after_conv3' fits"
+            f"({one_line(error)}); position='after_conv3' fits{_way_in(cfg['type'])}"
         ) from error
+
+
+def _way_in(name: str) -> str:
+    return f"; dict(type='scsa_mm.WithPlugins', module=dict(type='{name}', ...), plugins=[...]) puts them into it"

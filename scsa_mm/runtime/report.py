@@ -4,13 +4,21 @@ from collections import Counter
 
 from torch import nn
 
-from ..registry import MODELS
+from .. import attention
+from ..plugging import inserted
+
+KINDS = tuple(getattr(attention, name) for name in attention.__all__)
+
+
+def attention_in(model: nn.Module) -> dict[str, nn.Module]:
+    """Every attention module by its path: those of this package, and any other that it inserted."""
+    others = inserted(model)
+    return {path: m for path, m in model.named_modules() if isinstance(m, KINDS) or path in others}
 
 
 def describe_attention(model: nn.Module) -> str:
     """How many modules of which kind, their parameters, and how many of these a frozen stage keeps from training."""
-    kinds = tuple(MODELS.module_dict.values())
-    modules = [m for m in model.modules() if isinstance(m, kinds)]
+    modules = list(attention_in(model).values())
     if not modules:
         return 'attention of scsa_mm: none'
     counts = ', '.join(f'{n} x {name}' for name, n in Counter(type(m).__name__ for m in modules).items())

@@ -86,7 +86,12 @@ HOSTS = [
     Host('mmseg', dict(type='UNet', base_channels=8), 'encoder.*'),
     Host(
         'mmseg',
-        dict(type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64])),
+        dict(
+            type='mmpretrain.ConvNeXt',
+            arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64]),
+            out_indices=(0, 1, 2, 3),
+            gap_before_final_norm=False,
+        ),
         'stages.*.*',
     ),
     Host('mmseg', dict(type='BiSeNetV1', **BISENET_V1), 'spatial_path'),

@@ -62,13 +62,16 @@ def test_a_plugin_without_cfg():
     ],
 )
 def test_a_backbone_that_takes_none_names_those_that_do(scope, backbone, able):
-    with pytest.raises(UserError, match=f'{backbone} takes no plugins; those of {scope} that do: .*{able}'):
+    way_in = rf"scsa_mm.WithPlugins', module=dict\(type='{backbone}'"
+    with pytest.raises(
+        UserError, match=f'{backbone} takes no plugins of its own; .*{way_in}.*of {scope} that .*{able}'
+    ):
         check_plugins(config(backbone=backbone, scope=scope))
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
 def test_basic_blocks_take_none(scope):
-    with pytest.raises(UserError, match='depth 18 is made of BasicBlock.*50, 101 and 152'):
+    with pytest.raises(UserError, match='depth 18 is made of BasicBlock.*scsa_mm.WithPlugins'):
         check_plugins(config(scope=scope, depth=18))
 
 
@@ -87,4 +90,29 @@ def test_basic_blocks_take_none(scope):
 def test_what_does_not_fit_is_said_in_one_line(kw, message):
     with pytest.raises(UserError, match=message) as caught:
         check_plugins(config(**kw))
+    assert '\n' not in str(caught.value)
+
+
+def wrapped(plugins, scope='mmdet', **module):
+    backbone = dict(type='scsa_mm.WithPlugins', module=module, plugins=plugins)
+    return Config(dict(default_scope=scope, model=dict(backbone=backbone)))
+
+
+def test_any_backbone_with_plugins_passes():
+    check_plugins(wrapped([dict(cfg=dict(type='SCSA'), stages=(2, 3))], type='ResNet', depth=18))
+    check_plugins(wrapped([dict(cfg=dict(type='SCSA'), outputs='all')], 'mmpretrain', type='RepVGG', arch='A0'))
+
+
+@pytest.mark.parametrize(
+    'plugin, message',
+    [
+        (dict(cfg=dict(type='SCSAA')), "no plugin type 'SCSAA'.*did you mean SCSA"),
+        (dict(cfg=dict(type='SCSA'), stages=(2, 5)), r'model.backbone .*there are 4 \(1: layer1, .*got \(2, 5\)'),
+        (dict(cfg=dict(type='SCSA', num_heads=5)), r'\(64 channels\): SCSA: .* multiple of num_heads, got 64 and 5'),
+        (dict(cfg=dict(type='SCSA', heads=5)), "unexpected keyword argument 'heads'"),
+    ],
+)
+def test_plugins_that_do_not_fit_any_backbone(plugin, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_plugins(wrapped([plugin], type='ResNet', depth=18))
     assert '\n' not in str(caught.value)
