@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import scsa_mm  # noqa: F401  (lets torch.load read the checkpoints that the tools leave)
@@ -41,6 +43,24 @@ def environment(miniature):
         'PYTHON': sys.executable,
         'OMP_NUM_THREADS': '1',
     }
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory, environment):
+    """Four pictures, dark on one side, as mmseg and as mmpretrain read them."""
+    root = tmp_path_factory.mktemp('other')
+    for folder in ('images', 'labels', 'classes/left', 'classes/right'):
+        (root / folder).mkdir(parents=True)
+    for i in range(4):
+        side = np.zeros((64, 64), np.uint8)
+        side[:, 32:] = 1
+        side = side if i % 2 else 1 - side
+        picture = cv2.merge([side * 200 + i] * 3)
+        cv2.imwrite(str(root / f'images/{i}.png'), picture)
+        cv2.imwrite(str(root / f'labels/{i}.png'), side)
+        cv2.imwrite(str(root / f'classes/{("left", "right")[i % 2]}/{i}.png'), picture)
+    environment.update(SEGMENTATION=str(root), CLASSIFICATION=str(root / 'classes'))
+    return root
 
 
 @pytest.fixture(scope='session')

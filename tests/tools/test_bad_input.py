@@ -1,5 +1,6 @@
 """A user's mistake ends each tool with one line, a non-zero status, and nothing written."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -147,3 +148,20 @@ def test_several_processes_say_it_once(environment, tmp_path):
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
 def test_scripts_without_arguments_say_how(tool, script):
     assert 'usage: ' in tool(script, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (['--plugin', 'SCSAA'], "no plugin type 'SCSAA' .*did you mean SCSA"),
+        (['--plugin', 'SCSA', '--plugin-stages', '5'], r'there are 4 \(1: layer1, .*got \(5,\)'),
+        (['--plugin', 'SCSA'], "layer1.0 has a plugin 'scsa' already; .*postfix"),
+        (['--plugin', 'SE', '--plugin-position', 'after_conv4'], r"block layer1.0 \(Bottleneck\) has 'after_conv1', "),
+        (['--plugin', 'SCSA', '--plugin-after', 'layers.*'], "after='layers.*' names no module of ResNet"),
+        (['--plugin', 'SCSA:7'], "'SCSA:7' is not NAME or NAME:key=value"),
+        (['--plugin', 'SCSA', '--plugin-host', 'model.nec'], 'no module there; there are .*model.backbone, model.neck'),
+        (['--plugin-stages', '2'], '--plugin-stages says where attention goes; --plugin NAME says which'),
+    ],
+)
+def test_plugins_on_the_command_line(refuse, args, message):
+    assert re.search(message, refuse('train.py', TINY, *args))

@@ -4,26 +4,7 @@ import json
 
 import cv2
 import numpy as np
-import pytest
 import torch
-
-
-@pytest.fixture(scope='module')
-def images(tmp_path_factory, environment):
-    """Four pictures, dark on one side, as mmseg and as mmpretrain read them."""
-    root = tmp_path_factory.mktemp('other')
-    for folder in ('images', 'labels', 'classes/left', 'classes/right'):
-        (root / folder).mkdir(parents=True)
-    for i in range(4):
-        side = np.zeros((64, 64), np.uint8)
-        side[:, 32:] = 1
-        side = side if i % 2 else 1 - side
-        picture = cv2.merge([side * 200 + i] * 3)
-        cv2.imwrite(str(root / f'images/{i}.png'), picture)
-        cv2.imwrite(str(root / f'labels/{i}.png'), side)
-        cv2.imwrite(str(root / f'classes/{("left", "right")[i % 2]}/{i}.png'), picture)
-    environment.update(SEGMENTATION=str(root), CLASSIFICATION=str(root / 'classes'))
-    return root
 
 
 def test_segmentation(images, tool, tmp_path):
