@@ -21,7 +21,7 @@ setup(
     # torch, mmengine, mmcv and the mm packages are missing on purpose: the user has them, perhaps as OneDL forks whose
     # distributions have other names, and pip must not touch them.
     install_requires=['matplotlib', 'rich'],
-    extras_require={'dev': ['pre-commit', 'pytest', 'pytest-xdist', 'ruff']},
+    extras_require={'dev': ['onnx', 'onnxruntime', 'onnxscript', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']},
     classifiers=[
         'Intended Audience :: Science/Research',
         'Operating System :: POSIX :: Linux',

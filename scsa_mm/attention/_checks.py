@@ -11,16 +11,35 @@ def check_positive_int(owner: str, name: str, value: int) -> None:
         raise ValueError(f'{owner}: {name} must be at least 1, got {value}')
 
 
-def check_divisible(owner: str, in_channels: int, by: int, name: str | None = None) -> None:
-    """Raise ValueError unless ``in_channels`` is a multiple of ``by``, naming the divisors to choose from."""
-    if in_channels % by == 0:
+def check_divisible(owner: str, in_channels: int, by: int, name: str | None = None, times: int = 1) -> None:
+    """Raise ValueError unless ``in_channels`` is a multiple of ``times * by``, naming the values to choose from."""
+    if in_channels % (times * by) == 0:
         return
     if name is None:
         raise ValueError(f'{owner}: in_channels must be a multiple of {by}, got {in_channels}')
-    divisors = [n for n in range(1, in_channels + 1) if in_channels % n == 0]
+    divisors = [n for n in range(1, in_channels // times + 1) if in_channels % (times * n) == 0]
+    rule = name if times == 1 else f'{times} * {name}'
     raise ValueError(
-        f'{owner}: in_channels must be a multiple of {name}, got {in_channels} and {by}; choose {name} from {divisors}'
+        f'{owner}: in_channels must be a multiple of {rule}, got {in_channels} and {by}; choose {name} from {divisors}'
     )
+
+
+def check_reduction(owner: str, in_channels: int, reduction: int) -> None:
+    """Raise TypeError or ValueError unless ``in_channels // reduction`` leaves a hidden channel."""
+    check_positive_int(owner, 'in_channels', in_channels)
+    check_positive_int(owner, 'reduction', reduction)
+    if reduction > in_channels:
+        raise ValueError(
+            f'{owner}: reduction must be at most in_channels, got {reduction} and {in_channels}, which leaves no '
+            f'hidden channel; choose reduction from 1 to {in_channels}'
+        )
+
+
+def check_kernel_size(owner: str, kernel_size: int) -> None:
+    """Raise TypeError or ValueError unless ``kernel_size`` is an odd positive int."""
+    check_positive_int(owner, 'kernel_size', kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f'{owner}: kernel_size must be odd, so that the size stays the same, got {kernel_size}')
 
 
 def check_choice(owner: str, name: str, value: str, choices: Sequence[str]) -> None:

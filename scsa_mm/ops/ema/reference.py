@@ -35,7 +35,8 @@ def ema(
         (B, C, H, W), in the dtype of ``x``.
     """
     b, channels, h, w = x.shape
-    c = channels // groups
+    # Not channels // groups: the ONNX exporter that traces has that as a tensor, and the norm needs a number.
+    c = int(norm_weight.shape[0])
     g = x.reshape(b * groups, c, h, w)
 
     # Branch 1: strips along both directions through one convolution.

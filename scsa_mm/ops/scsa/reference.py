@@ -67,8 +67,25 @@ def _pool(x: Tensor, window_size: int, mode: str) -> Tensor:
     h, w = x.shape[2:]
     if window_size == -1:
         return x.mean((2, 3), keepdim=True)
+    if torch.onnx.is_in_onnx_export():
+        return _pool_padded(x, window_size, mode)
     kernel = (min(window_size, h), min(window_size, w))
     return F.avg_pool2d(x, kernel) if mode == 'avg_pool' else F.max_pool2d(x, kernel)
+
+
+def _pool_padded(x: Tensor, window_size: int, mode: str) -> Tensor:
+    """The same, with a smaller map filled up instead of the window cut: ONNX has no window that depends on the map."""
+    missing_h, missing_w = (_positive_part(window_size - size) for size in x.shape[2:])
+    fill = (0, missing_w, 0, missing_h)
+    if mode == 'max_pool':
+        return F.max_pool2d(F.pad(x, fill, value=-math.inf), window_size)
+    inside = (window_size - missing_h) * (window_size - missing_w)
+    return F.avg_pool2d(F.pad(x, fill), window_size) * (window_size**2 / inside)
+
+
+def _positive_part(n: torch.SymInt | Tensor) -> torch.SymInt | Tensor:
+    """max(n, 0) of what the exporters have in place of a size: a symbol, or in the older one a tensor."""
+    return n.clamp(min=0) if isinstance(n, Tensor) else torch.sym_max(n, 0)
 
 
 def channel_gate(
