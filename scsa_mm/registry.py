@@ -5,10 +5,11 @@ mmengine imports ``scsa_mm.registry`` by itself when a config says ``type='scsa_
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'MODELS', 'register_attention']
+__all__ = ['HOOKS', 'METRICS', 'MODELS', 'register_attention']
 
 SCOPE = 'scsa_mm'
 
@@ -21,8 +22,9 @@ def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention', 'scsa_mm.plugging')
+MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention', 'scsa_mm.backbones', 'scsa_mm.plugging')
 HOOKS = _child(MMENGINE_HOOKS, 'scsa_mm.hooks')
+METRICS = _child(MMENGINE_METRICS, 'scsa_mm.evaluation')
 
 
 def register_attention(in_root: bool):
