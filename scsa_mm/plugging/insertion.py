@@ -53,6 +53,32 @@ def inserted(model: nn.Module) -> dict[str, Place]:
     return found
 
 
+def keep_start(model: nn.Module, insertion: Insertion) -> None:
+    """Let the attention start as it wants to, after ``init_weights`` of its hosts has initialised every layer in them.
+
+    mmengine goes down to ``init_weights`` of a child only where all modules between are its own; MMPretrain's stages
+    are plain ``nn.Sequential``, and what is in them would lose ``identity_init``.
+    """
+    parts = insertion.owner.split('.') if insertion.owner else []
+    for end in range(len(parts) + 1):
+        host = model.get_submodule('.'.join(parts[:end]))
+        entries = getattr(host, 'init_cfg', None)
+        if entries and not isinstance(entries, list):
+            entries = [entries]
+        if entries and not any(e['type'] in (_RestoreStart, 'Pretrained') for e in entries):
+            host.init_cfg = [*entries, dict(type=_RestoreStart)]
+
+
+class _RestoreStart:
+    """An entry of ``init_cfg``."""
+
+    def __call__(self, host: nn.Module) -> None:
+        for path in inserted(host):
+            attention = host.get_submodule(path)
+            if hasattr(attention, 'init_weights'):
+                attention.init_weights()
+
+
 class _Passage:
     """The hook. It finds the attention by its name in the owner, so that a copy of the owner uses its own attention."""
 

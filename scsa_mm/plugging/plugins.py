@@ -12,7 +12,7 @@ from torch import nn
 
 from ..registry import MODELS
 from .blocks import Stage, find_stages
-from .insertion import Insertion, insert
+from .insertion import Insertion, insert, keep_start
 from .places import Place, match, owner_of
 from .trial import Trial
 
@@ -54,6 +54,7 @@ def add_plugins(model: nn.Module, plugins: Sequence[dict]) -> nn.Module:
     insertions = plan_plugins(model, plugins)
     for insertion in insertions:
         insert(model, insertion)
+        keep_start(model, insertion)
     _tell_frozen(model, insertions)
     return model
 

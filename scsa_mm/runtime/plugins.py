@@ -14,16 +14,17 @@ from torch import nn
 from .errors import UserError, one_line, source_line
 
 
-def _plugin_lists(node: object, path: str) -> Iterator[tuple[str, dict, list]]:
-    """Every (path, dict, its plugins) below ``node``."""
+def _hosts(node: object, path: str) -> Iterator[tuple[str, dict]]:
+    """Every (path, dict) below ``node`` that has plugins, or is a model of this package."""
     if isinstance(node, dict):
-        if node.get('plugins'):
-            yield path, node, node['plugins']
+        if node.get('plugins') or str(node.get('type')).startswith('scsa_mm.'):
+            yield path, node
         for key, value in node.items():
-            yield from _plugin_lists(value, f'{path}.{key}')
+            if key not in ('plugins', 'attention'):
+                yield from _hosts(value, f'{path}.{key}')
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            yield from _plugin_lists(value, f'{path}[{i}]')
+            yield from _hosts(value, f'{path}[{i}]')
 
 
 def _known_names(registry: Registry) -> list[str]:
@@ -49,8 +50,8 @@ def check_plugins(cfg: Config) -> None:
     """
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope), MODELS.switch_scope_and_registry(scope) as registry:
-        for path, host, plugins in _plugin_lists(cfg.get('model'), 'model'):
-            for plugin in plugins:
+        for path, host in _hosts(cfg.get('model'), 'model'):
+            for plugin in host.get('plugins') or ():
                 _check_type(registry, plugin, path)
             with _quiet():
                 _check_host(registry, host, path)
@@ -92,7 +93,7 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
     cls = registry.get(name) if isinstance(name, str) else name
     if cls is None:  # mmengine's own message names the type and the registry
         return
-    if not _takes_plugins(cls):
+    if host.get('plugins') and not _takes_plugins(cls):
         able = sorted(n for n, c in registry.module_dict.items() if inspect.isclass(c) and _takes_plugins(c))
         raise UserError(
             f'{path}: {name} takes no plugins of its own{_way_in(name)}; those of {registry.scope} that take them: '
@@ -100,11 +101,11 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
         )
     try:
         module = registry.build(host)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
         why = one_line(error)
         if 'plugins is None' in source_line(error):
             why = f'depth {host.get("depth")} is made of BasicBlock, which takes no plugins of its own{_way_in(name)}'
-        raise UserError(f'{path} ({name} with plugins): {why}') from error
+        raise UserError(f'{path} ({name}): {why}') from error
     if path == 'model.backbone':
         _check_widths(module, host, path)
 

@@ -321,3 +321,27 @@ def test_a_bare_sequential_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     with pytest.raises(ValueError, match=r'every module above it is a container \(Sequential\)'):
         scsa_mm.add_plugins(model, [dict(cfg=SCSA_CFG, after='1')])
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('init_cfg', [None, dict(type='Kaiming', layer=['Conv1d', 'Conv2d'])], ids=['own', 'one'])
+def test_identity_init_survives_the_initialisation_of_the_host(scope, init_cfg, image):
+    """Kaiming for every layer, in hosts whose stages are plain containers too."""
+    cfg = dict(type='SCSA', identity_init=True)
+    model = with_plugins(dict(cfg=cfg), scope=scope, type='ResNet', depth=18, init_cfg=init_cfg, **SMALL)
+    model.init_weights()
+    for path in inserted(model):
+        attention = model.get_submodule(path)
+        x = torch.randn(1, attention.norm.num_channels, 9, 8)
+        torch.testing.assert_close(attention(x), x)
+
+
+def test_pretrained_weights_of_the_host_are_still_loaded(tmp_path, image):
+    plain = resnet(18)
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'plain.pth'))
+    cfg = dict(type='scsa_mm.SCSA', identity_init=True)
+    model = with_plugins(dict(cfg=cfg), type='ResNet', depth=18, init_cfg=pretrained, **SMALL)
+    model.init_weights()
+    for ours, theirs in zip(model(image), plain(image), strict=True):
+        torch.testing.assert_close(ours, theirs)

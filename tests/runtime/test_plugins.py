@@ -78,7 +78,7 @@ def test_basic_blocks_take_none(scope):
 @pytest.mark.parametrize(
     'kw, message',
     [
-        (dict(depth=50, kw=dict(num_heads=5)), r'ResNet with plugins\): SCSA: .* multiple of num_heads, got 64 and 5'),
+        (dict(depth=50, kw=dict(num_heads=5)), r'ResNet\): SCSA: .* multiple of num_heads, got 64 and 5'),
         (dict(depth=50, kw=dict(heads=2)), "unexpected keyword argument 'heads'"),
         (dict(depth=50, position='after_conv4'), 'allowed_position'),
         (dict(depth=50, stages=(True, True)), r'len\(stages\) == self.num_stages'),
@@ -115,4 +115,18 @@ def test_any_backbone_with_plugins_passes():
 def test_plugins_that_do_not_fit_any_backbone(plugin, message):
     with pytest.raises(UserError, match=message) as caught:
         check_plugins(wrapped([plugin], type='ResNet', depth=18))
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'backbone, message',
+    [
+        (dict(type='scsa_mm.ResNetSCSA', depth=50, attention=dict(heads=2)), "unexpected keyword argument 'heads'"),
+        (dict(type='scsa_mm.ResNetSCSA', depth=50, attention='SCSA'), "attention is a dict of options .* got 'SCSA'"),
+        (dict(type='scsa_mm.MobileNetV2SCSA', widen=2), "unexpected keyword argument 'widen'"),
+    ],
+)
+def test_the_backbones_of_the_package(backbone, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_plugins(Config(dict(default_scope='mmdet', model=dict(backbone=backbone))))
     assert '\n' not in str(caught.value)
