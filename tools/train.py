@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -30,6 +31,7 @@ from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
 from scsa_mm.runtime.errors import UserError, one_line_errors
 from scsa_mm.runtime.plugin_options import add_plugin_arguments, use_plugins
 from scsa_mm.runtime.plugins import check_plugins
+from scsa_mm.runtime.pretrained import describe_pretrained
 from scsa_mm.runtime.report import describe_attention
 
 
@@ -123,6 +125,9 @@ def main() -> None:
         for line in (*notes, describe_attention(runner.model)):
             runner.logger.info(line)
         try:
+            if is_main_process():
+                for line in describe_pretrained(runner.model):
+                    runner.logger.info(line)
             runner.train()
         except URLError as error:
             raise UserError(

@@ -60,15 +60,15 @@ def add_plugins(model: nn.Module, plugins: Sequence[dict]) -> nn.Module:
 
 
 @MODELS.register_module(name='WithPlugins')
-def build_with_plugins(module: dict | nn.Module, plugins: Sequence[dict]) -> nn.Module:
+def build_with_plugins(module: dict | nn.Module, plugins: Sequence[dict] | None) -> nn.Module:
     """``dict(type='scsa_mm.WithPlugins', module=dict(type='SwinTransformer', ...), plugins=[...])`` in a config.
 
     It builds ``module`` in the current scope and returns it with the attention in it (see :func:`add_plugins`); there
-    is no wrapper, so the names of its parameters stay.
+    is no wrapper, so the names of its parameters stay. ``plugins=None`` gives the module as it is, for a baseline.
     """
     if isinstance(module, dict):
         module = MMENGINE_MODELS.build(module)
-    return add_plugins(module, plugins)
+    return module if plugins is None else add_plugins(module, plugins)
 
 
 def plan_plugins(model: nn.Module, plugins: Sequence[dict], size: tuple[int, int] | None = None) -> list[Insertion]:

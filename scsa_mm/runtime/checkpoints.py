@@ -51,7 +51,8 @@ def _damaged(path: str) -> UserError:
     return UserError(f'checkpoint {path} is cut off or no checkpoint ({osp.getsize(path):,} bytes)')
 
 
-def _weights(checkpoint: dict) -> dict[str, torch.Tensor]:
+def weights_of(checkpoint: dict) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by their names without DDP's ``module.``."""
     weights = checkpoint.get('state_dict', checkpoint)
     return {k.removeprefix('module.'): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
 
@@ -65,7 +66,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 def check_some_fit(model: nn.Module, checkpoint: dict, path: str) -> None:
     """Raise UserError if not one parameter of the model is in the checkpoint: a start from it would be from scratch."""
-    weights = _weights(checkpoint)
+    weights = weights_of(checkpoint)
     if not any(n in weights and weights[n].shape == p.shape for n, p in _unwrapped(model).named_parameters()):
         example = next(iter(weights), 'no tensor at all')
         raise UserError(f'load_from: no parameter of this model is in {path}; it holds e.g. {example}')
@@ -80,7 +81,7 @@ def check_fits(model: nn.Module, checkpoint: dict, path: str) -> None:
     model = _unwrapped(model)
     parameters = dict(model.named_parameters())
     try:
-        missing = model.load_state_dict(_weights(checkpoint), strict=False).missing_keys
+        missing = model.load_state_dict(weights_of(checkpoint), strict=False).missing_keys
         missing = [name for name in missing if name in parameters]
         example = f'{missing[0]} is not in it' if missing else None
     except RuntimeError as error:

@@ -10,13 +10,21 @@ from mmengine.registry import DATASETS
 from .checkpoints import is_local
 from .errors import UserError
 
-# Where a data set is found, by a part of its usual path.
+MINIATURES = ('coco', 'ade20k', 'visdrone', 'exdark', 'flir', 'voc', 'imagenet', 'cifar100')
+# Where a data set is found, by a part of its usual path; miniatures first, as they hold folders named as the real ones.
 SOURCES = {
-    'miniature_coco': 'make it with: python tools/make_miniature.py --dataset coco --out data/miniature_coco',
+    **{
+        f'miniature_{name}': f'make it with: python tools/make_miniature.py --dataset {name} --out data/miniature_{name}'
+        for name in MINIATURES
+    },
     'coco': 'get train2017, val2017 and annotations from https://cocodataset.org/#download into data/coco',
     'VOCdevkit': 'get VOC2007 and VOC2012 from http://host.robots.ox.ac.uk/pascal/VOC/ into data/VOCdevkit',
     'ade': 'get ADEChallengeData2016 from http://sceneparsing.csail.mit.edu into data/ade',
     'imagenet': 'get ILSVRC2012 from https://image-net.org/download into data/imagenet',
+    'VisDrone2019': 'get VisDrone2019-DET from https://github.com/VisDrone/VisDrone-Dataset into data/VisDrone2019',
+    'ExDark': 'get ExDark from https://github.com/cs-chan/Exclusively-Dark-Image-Dataset into data/ExDark',
+    'FLIR_ADAS_v2': 'get FLIR ADAS v2 from https://www.flir.com/oem/adas/adas-dataset-form/ into data/FLIR_ADAS_v2',
+    'cifar100': 'get cifar-100-python from https://www.cs.toronto.edu/~kriz/cifar.html into data/cifar100',
 }
 
 
