@@ -8,18 +8,15 @@ Stopped at any point and started again, it goes on from the last checkpoint. `ma
 
 import argparse
 import contextlib
-import ctypes
-import fcntl
 import io
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config
@@ -27,6 +24,7 @@ from mmengine.config import Config
 from scsa_mm.runtime.checkpoints import find_resume
 from scsa_mm.runtime.config import CfgOptions, load_config
 from scsa_mm.runtime.errors import UserError, one_line_errors
+from scsa_mm.runtime.processes import only_one, run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = 'configs/demo/mask_rcnn_r50_scsa_shapes.py'
@@ -54,64 +52,26 @@ def parse_args() -> argparse.Namespace:
 
 
 def tool(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, '-u', f'tools/{name}', *arguments]
-
-
-@contextlib.contextmanager
-def only_one(work_dir: Path) -> Iterator[int]:
-    """Hold the work dir for this demo; yields the lock's file descriptor, which the training holds too."""
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(work_dir / '.lock', 'w')  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise UserError(f'{work_dir} cannot be written: {error.strerror} ({error.filename})') from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'another demo is running in {shown(work_dir)}; wait for it or stop it') from None
-        yield lock.fileno()
-
-
-def end_with_parent() -> None:
-    """Let Linux end a child when this process is killed; elsewhere the lock keeps a second training away."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    return [f'tools/{name}', *arguments]
 
 
 def run(command: list[str], lock: int, on_line: Callable[[str], None]) -> None:
     """Run a tool to its end and hand on its output line by line.
 
     Raises:
-        UserError: if it fails; with its own message if it has one, or else with the end of its output.
+        UserError: if it fails; with its own message if it has one, or else with the end of its output above.
     """
     tail: deque[str] = deque(maxlen=25)
-    # A session of its own: Ctrl-C reaches this process alone, which then ends the tool.
-    child = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors='replace',
-        pass_fds=[lock],
-        start_new_session=True,
-        preexec_fn=end_with_parent,
-    )
-    try:
-        for line in child.stdout:
-            tail.append(line.rstrip())
-            on_line(line)
-        code = child.wait()
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
-    if code:
-        message = next((text.removeprefix('error: ') for text in tail if text.startswith('error: ')), None)
-        if message is None:
+
+    def note(line: str) -> None:
+        tail.append(line.rstrip())
+        on_line(line)
+
+    problem = run_tool(command, lock, note)
+    if problem:
+        if not any(line.startswith('error: ') for line in tail):
             print('\n'.join(tail), file=sys.stderr)
-            message = f'{command[2]} failed (exit status {code}); its last lines are above'
-        raise UserError(message)
+        raise UserError(problem)
 
 
 def check_same_run(work_dir: Path, cfg: Config) -> None:
@@ -222,7 +182,7 @@ def demo(args: argparse.Namespace) -> bool:
     work_dir = args.work_dir.resolve() if args.work_dir else ROOT / 'work_dirs' / 'demo'
     os.chdir(ROOT)  # the config's paths are relative to the repository
     cfg = load_config(CONFIG, args.cfg_options)
-    with only_one(work_dir) as lock:
+    with only_one(work_dir, 'demo') as lock:
         check_same_run(work_dir, cfg)
         run(tool('make_miniature.py', '--dataset', 'coco', '--out', DATA), lock, lambda line: None)
         checkpoint = train(work_dir, cfg, args.raw_options, lock)

@@ -14,8 +14,8 @@ MINIATURES = ('coco', 'ade20k', 'visdrone', 'exdark', 'flir', 'voc', 'imagenet',
 # Where a data set is found, by a part of its usual path; miniatures first, as they hold folders named as the real ones.
 SOURCES = {
     **{
-        f'miniature_{name}': f'make it with: python tools/make_miniature.py --dataset {name} --out data/miniature_{name}'
-        for name in MINIATURES
+        f'miniature_{n}': f'make it with: python tools/make_miniature.py --dataset {n} --out data/miniature_{n}'
+        for n in MINIATURES
     },
     'coco': 'get train2017, val2017 and annotations from https://cocodataset.org/#download into data/coco',
     'VOCdevkit': 'get VOC2007 and VOC2012 from http://host.robots.ox.ac.uk/pascal/VOC/ into data/VOCdevkit',

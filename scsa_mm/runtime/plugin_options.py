@@ -56,7 +56,8 @@ def use_plugins(cfg: Config, args: argparse.Namespace) -> list[str]:
         raise UserError(f'--plugin-host {args.plugin_host}: this config has no module there{choice}')
     plugins, notes = [], []
     for text in args.plugin:
-        attention = parse_attention(text)
+        name, values = parse_attention(text)
+        attention = dict(type=f'scsa_mm.{name}' if name in MODELS.module_dict else name, **values)
         if _starts_pretrained(cfg, host) and _has_identity(attention['type']) and 'identity_init' not in attention:
             attention['identity_init'] = True
             notes.append(
@@ -71,22 +72,31 @@ def use_plugins(cfg: Config, args: argparse.Namespace) -> list[str]:
     return notes
 
 
-def parse_attention(text: str) -> dict:
-    """The config that ``NAME`` or ``NAME:key=value,key=value`` means; values are Python literals.
+def parse_attention(text: str) -> tuple[str, dict]:
+    """``NAME`` or ``NAME:key=value,key=value`` as the name and its options.
+
+    Values are Python literals; a word needs no quotes, which a shell would take away.
 
     Raises:
         UserError: if it is not of that form.
     """
     name, colon, options = text.partition(':')
-    form = f'{text!r} is not NAME or NAME:key=value,key=value with Python values, such as SCSA:kernel_sizes=(3,5,7,9)'
     try:
-        call = ast.parse(f'f({options})', mode='eval').body
-        values = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise UserError(form) from error
-    if not name or call.args or None in values or (colon and not values):
-        raise UserError(form)
-    return dict(type=f'scsa_mm.{name}' if name in MODELS.module_dict else name, **values)
+        call = ast.parse(f'dict({options})', mode='eval').body
+        values = {
+            k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords
+        }
+        if not name or call.args or None in values or (colon and not values):
+            raise ValueError
+    except (SyntaxError, ValueError):
+        raise UserError(
+            f'{text!r}: options are NAME:key=value,key=value, e.g. SCSA:num_heads=4,identity_init=True'
+        ) from None
+    return name, values
+
+
+def _value(node: ast.expr) -> object:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def _at(cfg: Config, path: str) -> object:

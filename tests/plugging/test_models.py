@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
 import torch
 from mmengine.model import ExponentialMovingAverage, revert_sync_batchnorm
@@ -173,6 +174,32 @@ def test_traces(name, image):
     traced = torch.jit.trace(model, image, check_trace=False)
     torch.manual_seed(3)
     check_same(traced, model, torch.randn_like(image), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['before-conv', 'after-norm'])
+def test_exports_to_onnx_with_open_sizes(name, image, tmp_path):
+    model = build(name, out_indices=(3,))
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    path = tmp_path / 'model.onnx'
+    torch.onnx.export(model, (image,), path, dynamo=True, opset_version=18, dynamic_shapes=(sizes,), verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    for size in ((3, 64, 160), (1, 70, 90), (4, 33, 47)):
+        x = torch.randn(size[0], 3, *size[1:])
+        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        torch.testing.assert_close(torch.from_numpy(found), model(x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['Swin-tokens', 'Swin-outputs'])
+def test_swin_exports_to_onnx(name, image, tmp_path):
+    """At one size and batch, as Swin without attention does."""
+    model = build(name, out_indices=(3,))
+    path = tmp_path / 'model.onnx'
+    torch.onnx.export(model, (image,), path, dynamo=False, opset_version=17, input_names=['x'])
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    x = torch.randn_like(image)
+    (found,) = session.run(None, {'x': x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model(x)[0], rtol=1e-3, atol=1e-4)
 
 
 SHARDED = """

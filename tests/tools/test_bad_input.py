@@ -75,7 +75,7 @@ def test_misspelt_plugin(refuse):
 
 def test_backbone_without_plugins(refuse):
     line = refuse('train.py', TINY, '--cfg-options', 'model.backbone.type=SwinTransformer')
-    assert 'SwinTransformer takes no plugins; those of mmdet that do: ' in line and 'ResNeXt' in line
+    assert "SwinTransformer takes no plugins of its own; dict(type='scsa_mm.WithPlugins'" in line and 'ResNeXt' in line
 
 
 def test_channels_that_do_not_divide(refuse):
@@ -158,7 +158,7 @@ def test_scripts_without_arguments_say_how(tool, script):
         (['--plugin', 'SCSA'], "layer1.0 has a plugin 'scsa' already; .*postfix"),
         (['--plugin', 'SE', '--plugin-position', 'after_conv4'], r"block layer1.0 \(Bottleneck\) has 'after_conv1', "),
         (['--plugin', 'SCSA', '--plugin-after', 'layers.*'], "after='layers.*' names no module of ResNet"),
-        (['--plugin', 'SCSA:7'], "'SCSA:7' is not NAME or NAME:key=value"),
+        (['--plugin', 'SCSA:7'], "'SCSA:7': options are NAME:key=value"),
         (['--plugin', 'SCSA', '--plugin-host', 'model.nec'], 'no module there; there are .*model.backbone, model.neck'),
         (['--plugin-stages', '2'], '--plugin-stages says where attention goes; --plugin NAME says which'),
     ],

@@ -1,0 +1,56 @@
+"""The rows and columns of a table of costs."""
+
+from collections.abc import Sequence
+
+from .cost import Cost
+from .table import Column, Row
+
+
+def cost_rows(costs: Sequence[Cost]) -> list[Row]:
+    """Numbers by name; what is relative is so to the first row, the baseline."""
+    base = costs[0]
+    rows = []
+    for cost in costs:
+        row: Row = dict(attention=cost.attention, parameters=cost.parameters)
+        row['added_parameters'] = None if cost.parameters is None else cost.parameters - base.parameters
+        row['flops_per_image'] = cost.flops
+        row['saved_bytes'] = cost.saved_bytes
+        row['peak_gpu_bytes'] = cost.peak_bytes
+        for name, time, of in (('forward', cost.forward, base.forward), ('training', cost.training, base.training)):
+            values = (time.median, time.q25, time.q75) if time else (None, None, None)
+            for part, seconds in zip(('', '_q25', '_q75'), values, strict=True):
+                row[f'{name}{part}_ms'] = None if seconds is None else 1000 * seconds
+            row[f'{name}_ratio'] = time.median / of.median if time else None
+        row['problem'] = cost.problem
+        rows.append(row)
+    return rows
+
+
+def _large(number: float) -> str:
+    """Three figures, and all of those before the point."""
+    return f'{number:,.0f}' if number >= 100 else f'{number:.3g}'
+
+
+def _time(row: Row, name: str) -> str:
+    median, q25, q75 = (_large(row[f'{name}{part}_ms']) for part in ('', '_q25', '_q75'))
+    return f'{median} [{q25}-{q75}]'
+
+
+def _ratio(ratio: float) -> str:
+    return f'{ratio:.2f}' if ratio < 100 else f'{ratio:,.0f}'
+
+
+NAME = Column('attention', lambda row: row['attention'], 'attention')
+PROBLEM = Column('problem', lambda row: row['problem'], 'problem')
+FIGURES = (
+    Column('parameters', lambda row: f'{row["parameters"]:,}', 'parameters'),
+    Column('added', lambda row: f'{row["added_parameters"]:,}', 'added_parameters'),
+    Column('MFLOPs', lambda row: _large(row['flops_per_image'] / 1e6), 'flops_per_image'),
+    Column('kept MiB', lambda row: _large(row['saved_bytes'] / 2**20), 'saved_bytes'),
+    Column('GPU peak MiB', lambda row: _large(row['peak_gpu_bytes'] / 2**20), 'peak_gpu_bytes'),
+    Column('forward ms', lambda row: _time(row, 'forward'), 'forward_ms'),
+    Column('x', lambda row: _ratio(row['forward_ratio']), 'forward_ratio'),
+    Column('training ms', lambda row: _time(row, 'training'), 'training_ms'),
+    Column('x', lambda row: _ratio(row['training_ratio']), 'training_ratio'),
+)
+COLUMNS = (NAME, *FIGURES, PROBLEM)
