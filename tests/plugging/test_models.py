@@ -176,7 +176,7 @@ def test_traces(name, image):
     check_same(traced, model, torch.randn_like(image), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['before-conv', 'after-norm'])
+@pytest.mark.parametrize('name', ['before-conv', pytest.param('after-norm', marks=pytest.mark.slow)])
 def test_exports_to_onnx_with_open_sizes(name, image, tmp_path):
     model = build(name, out_indices=(3,))
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
