@@ -1,6 +1,7 @@
 """Modules that timm or mmcv compute: when the package is missing, and what else a config or checkpoint depends on."""
 
 import keyword
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from mmcv.cnn import build_plugin_layer
 
+from scsa_mm import attention
 from scsa_mm.attention import ECA, ESE, GC, SE, NonLocal
 from scsa_mm.attention._adapter import INSTALL
 from scsa_mm.registry import MODELS
@@ -75,3 +77,8 @@ def test_abbreviations_differ_and_are_attributes():
 def test_gc_has_the_hidden_channels_that_its_docstring_says(in_channels):
     for reduction in (7, 16, 49):
         assert GC(in_channels, reduction).layer.planes == in_channels // reduction
+
+
+def test_the_readme_names_every_module():
+    rows = re.findall(r'^\| (\w+) \| .*\(?https', Path('scsa_mm/attention/README.md').read_text(), re.M)
+    assert set(rows) | {'SMSA', 'PCSA'} == set(attention.__all__)
