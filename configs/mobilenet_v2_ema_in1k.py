@@ -1,5 +1,5 @@
 # EMA behind the projection of every block. The paper says neither place nor groups; 8 divides all of these widths.
-# Its recipe (timm's, 400 epochs) is not MMPretrain's: this is the one of mobilenet_v2_scsa_in1k.py, to be compared with it.
+# Its recipe (timm's, 400 epochs) is not MMPretrain's: this is that of mobilenet_v2_scsa_in1k.py, for comparison.
 _base_ = 'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py'
 
 model = dict(

@@ -4,12 +4,13 @@ mmengine imports ``scsa_mm.registry`` by itself when a config says ``type='scsa_
 ``custom_imports``. The short form ``type='SCSA'`` needs ``custom_imports = dict(imports=['scsa_mm'])``.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'METRICS', 'MODELS', 'register_attention']
+__all__ = ['DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'register_attention']
 
 SCOPE = 'scsa_mm'
 
@@ -23,6 +24,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention', 'scsa_mm.backbones', 'scsa_mm.plugging')
+DATASETS = _child(MMENGINE_DATASETS, 'scsa_mm.datasets.cifar')
 HOOKS = _child(MMENGINE_HOOKS, 'scsa_mm.hooks')
 METRICS = _child(MMENGINE_METRICS, 'scsa_mm.evaluation')
 

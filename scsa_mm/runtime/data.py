@@ -2,7 +2,7 @@
 
 import inspect
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
@@ -71,9 +71,21 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         for dataset in _leaf_datasets(loader['dataset']):
             if dataset.get('backend_args') or _downloads_itself(dataset, scope):
                 continue
-            missing = [f for f in _files(dataset) if is_local(f) and not osp.exists(f)]
-            if missing:
-                raise UserError(f'{split} data: {missing[0]} not found; {_way_out(missing[0], split)}')
+            _check_exist(_files(dataset), split)
+        _check_exist(_truth(cfg.get(f'{split}_evaluator')), split)
+
+
+def _check_exist(files: Iterable[str], split: str) -> None:
+    missing = [f for f in files if is_local(f) and not osp.exists(f)]
+    if missing:
+        raise UserError(f'{split} data: {missing[0]} not found; {_way_out(missing[0], split)}')
+
+
+def _truth(evaluator: dict | list | None) -> Iterator[str]:
+    """The ground truth that metrics read themselves."""
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
+        if not metric.get('backend_args'):
+            yield from (metric[key] for key in ('ann_file', 'ann_dir') if metric.get(key))
 
 
 def check_pretrained(cfg: Config) -> None:

@@ -10,5 +10,5 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(**_base_.visdrone_data, ann_file='coco/val.json'))
 test_dataloader = val_dataloader
-val_evaluator = dict(_delete_=True, type='x')
+val_evaluator = _base_.visdrone_evaluator
 test_evaluator = val_evaluator
