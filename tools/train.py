@@ -128,11 +128,16 @@ def main() -> None:
             if is_main_process():
                 for line in describe_pretrained(runner.model):
                     runner.logger.info(line)
-            runner.train()
         except URLError as error:
             raise UserError(
                 f'pretrained weights cannot be downloaded ({error.reason}); name a file with --cfg-options '
                 'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with model.backbone.init_cfg=None'
+            ) from error
+        try:
+            runner.train()
+        except URLError as error:
+            raise UserError(
+                f'the data set cannot be downloaded ({error.reason}); put it where the config has it'
             ) from error
 
 

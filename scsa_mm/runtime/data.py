@@ -28,6 +28,10 @@ SOURCES = {
 }
 
 
+# Data sets of which a config reads what tools/dataset_converters/NAME.py writes into DIR/coco.
+CONVERTERS = {'VisDrone2019': 'visdrone', 'ExDark': 'exdark', 'FLIR_ADAS_v2': 'flir'}
+
+
 def _leaf_datasets(dataset: dict) -> Iterator[dict]:
     """The datasets that read files, inside wrappers such as RepeatDataset and ConcatDataset."""
     if 'dataset' in dataset:
@@ -101,6 +105,10 @@ def check_pretrained(cfg: Config) -> None:
 
 def _way_out(path: str, split: str) -> str:
     parts = path.split('/')
+    root = osp.dirname(osp.dirname(path))
+    converter = CONVERTERS.get(osp.basename(root))
+    if converter and parts[-2] == 'coco' and osp.isdir(root):
+        return f'make it from the data set as it comes: python tools/dataset_converters/{converter}.py {root}'
     for name, source in SOURCES.items():
         if name in parts:
             return f'{source}, or link the folder that has it: ln -s /your/{name} data/{name}'

@@ -50,3 +50,21 @@ def test_remote_data_and_data_that_is_downloaded_are_left_alone():
     check_data(config('s3://bucket/coco', ann_file='a.json'), ('train',))
     check_data(config('nowhere', ann_file='a.json', backend_args=dict(backend='petrel')), ('train',))
     check_data(load_config('mmpretrain::resnet/resnet18_8xb16_cifar10.py'), ('train', 'test'))
+
+
+def test_a_set_that_was_not_converted(tmp_path):
+    (tmp_path / 'VisDrone2019').mkdir()
+    way_out = f'tools/dataset_converters/visdrone.py {tmp_path}/VisDrone2019'
+    with pytest.raises(UserError, match=f'coco/train.json not found; make it .*{way_out}'):
+        check_data(config(tmp_path / 'VisDrone2019', ann_file='coco/train.json'), ('train',))
+
+
+@pytest.mark.parametrize('key', ['ann_file', 'ann_dir'])
+@pytest.mark.parametrize('wrap', [lambda m: m, lambda m: [dict(type='Other'), m]], ids=['one', 'list'])
+def test_the_ground_truth_of_a_metric(tmp_path, key, wrap):
+    cfg = config(tmp_path, split='val', ann_file='')
+    cfg.val_evaluator = wrap({'type': 'Metric', key: str(tmp_path / 'truth')})
+    with pytest.raises(UserError, match=f'val data: {tmp_path}/truth not found'):
+        check_data(cfg, ('train', 'val'))
+    (tmp_path / 'truth').mkdir()
+    check_data(cfg, ('train', 'val'))
