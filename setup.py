@@ -20,7 +20,7 @@ setup(
     packages=find_packages(include=['scsa_mm', 'scsa_mm.*']),
     # torch, mmengine, mmcv and the mm packages are missing on purpose: the user has them, perhaps as OneDL forks whose
     # distributions have other names, and pip must not touch them.
-    install_requires=['matplotlib', 'rich'],
+    install_requires=['defusedxml', 'matplotlib', 'rich'],
     extras_require={'dev': ['onnx', 'onnxruntime', 'onnxscript', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']},
     classifiers=[
         'Intended Audience :: Science/Research',

@@ -38,6 +38,7 @@ TORCH = ('torch', 'torchvision')
 PACKAGES = (
     *('mmdet', 'mmsegmentation', 'mmpretrain', 'timm', 'ftfy', 'regex'),
     *('addict', 'matplotlib', 'numpy', 'opencv-python-headless', 'packaging', 'PyYAML', 'rich', 'termcolor', 'yapf'),
+    'defusedxml',
     *('pytest', 'pytest-xdist', 'ruff', 'pre-commit', 'onnx', 'onnxruntime', 'onnxscript'),
 )
 

@@ -129,7 +129,7 @@ def test_shapes_are_as_named():
 
 @pytest.mark.parametrize(
     'arguments, message',
-    [((-1, 'train', 0), 'seed=-1'), ((0, 'test', 0), "got 'test'"), ((0, 'train', 0, 20, 80), 'width=20')],
+    [((-1, 'train', 0), 'seed=-1'), ((0, 'testing', 0), "got 'testing'"), ((0, 'train', 0, 20, 80), 'width=20')],
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

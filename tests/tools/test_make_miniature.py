@@ -107,6 +107,28 @@ def test_a_place_that_cannot_be_written(tmp_path):
     assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'file' in done.stderr
 
 
+def test_a_set_with_a_test_split(tmp_path):
+    out = tmp_path / 'set'
+    for text in (f'{out}: ', f'{out} holds this set already: '):
+        done = make(out, '--dataset', 'visdrone', '--train', '3', '--val', '2')
+        assert done.returncode == 0 and done.stdout.startswith(f'{text}3 training, 2 validation and 2 test images')
+    counts = {p.name: len(list((p / 'images').iterdir())) for p in out.glob('VisDrone2019-DET-*')}
+    assert counts == {'VisDrone2019-DET-train': 3, 'VisDrone2019-DET-val': 2, 'VisDrone2019-DET-test-dev': 2}
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (('--dataset', 'cifar100', '--size', '80x64'), 'cifar100 has pictures of 32x32 pixels: leave --size out'),
+        (('--dataset', 'voc', '--train', '2', '--val', '1'), 'a split of voc has at least 2'),
+    ],
+)
+def test_options_that_a_format_cannot_have(tmp_path, options, message):
+    done = make(tmp_path / 'set', *options)
+    assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
 def test_a_stopped_run_leaves_no_half_set(tmp_path, how):
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}

@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import cv2
-
 from .outlines import polygons, run_lengths
+from .pictures import write_png
 from .scenes import CLASSES, Scene, SceneObject
 
 
@@ -23,7 +22,7 @@ def write_coco(folder: Path, splits: Mapping[str, Iterable[Scene]]) -> None:
         images, annotations = [], []
         for number, scene in enumerate(scenes, start=1):
             name = f'{number:012d}.png'
-            _write_png(folder / f'{split}2017' / name, scene)
+            write_png(folder / f'{split}2017' / name, scene.image)
             height, width = scene.image.shape[:2]
             images.append({'id': number, 'file_name': name, 'width': width, 'height': height})
             for item in scene.objects:
@@ -47,11 +46,3 @@ def _annotation(item: SceneObject) -> dict:
         'bbox': list(item.box),
         'iscrowd': int(item.crowd),
     }
-
-
-def _write_png(path: Path, scene: Scene) -> None:
-    # imencode and not imwrite, which only returns False when a disk is full.
-    done, data = cv2.imencode('.png', scene.image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not done:
-        raise OSError(f'{path} could not be encoded as PNG')
-    path.write_bytes(data.tobytes())

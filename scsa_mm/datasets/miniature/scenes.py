@@ -10,7 +10,7 @@ import numpy as np
 from .shapes import FULL, SHAPES, UNIT, Pose, cover
 
 CLASSES = tuple(SHAPES)
-SPLITS = ('train', 'val')
+SPLITS = ('train', 'val', 'test')
 
 MIN_SIDE = 64  # pixels
 EMPTY_SHARE = 16  # one scene in so many has no object at all
@@ -45,6 +45,11 @@ class SceneObject:
         rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
         left, top = int(columns[0]), int(rows[0])
         return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether it touches the image's edge, where a part may be cut off."""
+        return bool(self.mask[[0, -1]].any() or self.mask[:, [0, -1]].any())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""The classes of the sets that have converters, in the order that fixes their ids in the converted files: 1..N."""
+
+# The toolkit's order; its categories 0 (ignored regions) and 11 (others) are no classes.
+VISDRONE = (
+    'pedestrian',
+    'people',
+    'bicycle',
+    'car',
+    'van',
+    'truck',
+    'tricycle',
+    'awning-tricycle',
+    'bus',
+    'motor',
+)  # fmt: skip
+
+# The order of the numbers 1..12 in imageclasslist.txt.
+EXDARK = (
+    'Bicycle',
+    'Boat',
+    'Bottle',
+    'Bus',
+    'Car',
+    'Cat',
+    'Chair',
+    'Cup',
+    'Dog',
+    'Motorbike',
+    'People',
+    'Table',
+)  # fmt: skip
+
+# FLIR ADAS v2 declares about eighty names and labels these; which ones a figure is for is the user's choice.
+FLIR_LABELLED = (
+    'person',
+    'bike',
+    'car',
+    'motor',
+    'bus',
+    'train',
+    'truck',
+    'light',
+    'hydrant',
+    'sign',
+    'dog',
+    'skateboard',
+    'stroller',
+    'scooter',
+    'other vehicle',
+)  # fmt: skip
+# The classes that publications on the set share.
+FLIR = FLIR_LABELLED[:3]
+
+# The order of mmdet.datasets.VOCDataset.
+VOC = (
+    'aeroplane',
+    'bicycle',
+    'bird',
+    'boat',
+    'bottle',
+    'bus',
+    'car',
+    'cat',
+    'chair',
+    'cow',
+    'diningtable',
+    'dog',
+    'horse',
+    'motorbike',
+    'person',
+    'pottedplant',
+    'sheep',
+    'sofa',
+    'train',
+    'tvmonitor',
+)  # fmt: skip
