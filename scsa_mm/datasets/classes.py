@@ -48,7 +48,7 @@ FLIR_LABELLED = (
     'scooter',
     'other vehicle',
 )  # fmt: skip
-# The classes that publications on the set share.
+# What is most often evaluated; the SCSA paper does not say its choice.
 FLIR = FLIR_LABELLED[:3]
 
 # The order of mmdet.datasets.VOCDataset.
