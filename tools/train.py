@@ -3,7 +3,7 @@
 
 python tools/train.py configs/mask_rcnn_r50_scsa_coco.py
 python tools/train.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --amp
-python tools/train.py mmdet::retinanet/retinanet_swin-t-p4-w7_fpn_1x_coco.py --plugin SCSA --plugin-outputs all
+python tools/train.py mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py --plugin SCSA --plugin-outputs all
 """
 
 import argparse

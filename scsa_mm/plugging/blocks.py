@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .places import Place
+from .places import CONTAINERS, Place
 
 NUMBERED = re.compile(r'conv(\d)$')
 # Expansion, depthwise and projection of an inverted residual, in the words of MMPretrain and of timm; a first one may
@@ -53,7 +53,9 @@ def find_stages(model: nn.Module) -> list[Stage]:
         if len(stages) != 1:
             return stages
         inside = model.get_submodule(stages[0].path.removeprefix(prefix).removeprefix('.'))
-        if isinstance(inside, nn.Sequential) or len(stages[0].blocks) == 1:
+        # timm has all stages in one Sequential; elsewhere a Sequential is a stage, and its entries are blocks.
+        holds_stages = all(isinstance(child, CONTAINERS) for child in inside.children())
+        if (isinstance(inside, nn.Sequential) and not holds_stages) or len(stages[0].blocks) == 1:
             return stages
         prefix, model = stages[0].path, inside
 
@@ -116,13 +118,16 @@ def _fit_together(block: nn.Module, convs: dict[int, str]) -> bool:
 
 
 def _with_norm(block: nn.Module, conv: str) -> str:
-    """The norm that follows the last convolution of a block, or the convolution if that has its own."""
+    """The norm that follows the last convolution of a block, or the convolution if none does.
+
+    In blocks that start with a norm (pre-activation) the norm of the same number comes before, with other channels.
+    """
     parent, _, last = conv.rpartition('.')
     if parent:  # in a Sequential: the norm, if any, is its end
         return f'{parent}.{len(block.get_submodule(parent)) - 1}'
-    number = NUMBERED.match(last)
     names = dict(block.named_children())
-    if number:
-        norm = getattr(block, f'norm{number[1]}', None) or names.get(f'bn{number[1]}')
-        return next((name for name, child in names.items() if child is norm), conv)
-    return TIMM_NORMS.get(last, conv)
+    number = NUMBERED.match(last)
+    norm = getattr(block, f'norm{number[1]}', None) or names.get(f'bn{number[1]}') if number else None
+    name = next((name for name, child in names.items() if child is norm), None) if number else TIMM_NORMS.get(last)
+    order = list(names)
+    return name if name in names and order.index(name) > order.index(conv) else conv

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from .places import Place
 from .trial import Flow, map_size
 
+# Attribute of an inserted attention module: the Place where it acts, by the paths of the model it was put into.
+MARK = '_scsa_mm_place'
+
 
 @dataclass(frozen=True)
 class Insertion:
@@ -33,50 +36,52 @@ class Insertion:
 
 def insert(model: nn.Module, insertion: Insertion) -> None:
     """Make the attention a child of its owner, and pass what the place names through it."""
-    owner = model.get_submodule(insertion.owner)
+    owner, place = model.get_submodule(insertion.owner), insertion.place
     owner.add_module(insertion.name, insertion.attention)
-    target = insertion.place.target.removeprefix(insertion.owner).removeprefix('.')
-    _Passage(owner, insertion.name, target, insertion.place, insertion.flow.layout).attach()
+    target = place.target.removeprefix(insertion.owner).removeprefix('.')
+    setattr(insertion.attention, MARK, Place(target, place.when, place.output))
+    _Passage(owner, insertion.name, target, place, insertion.flow.layout).attach()
 
 
 def inserted(model: nn.Module) -> dict[str, Place]:
     """Path of every attention module that :func:`insert` put into a model, and where it acts."""
-    paths = {module: path for path, module in model.named_modules()}
     found = {}
     for path, module in model.named_modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            passage = getattr(hook, '__self__', None)
-            if isinstance(passage, _Passage) and passage.target is module:
-                owner = paths[passage.owner]
-                name = f'{owner}.{passage.name}' if owner else passage.name
-                found[name] = Place(path, passage.when, passage.output)
+        place = getattr(module, MARK, None)
+        if place is not None:
+            target = '.'.join(part for part in (path.rpartition('.')[0], place.target) if part)
+            found[path] = Place(target, place.when, place.output)
     return found
 
 
-def keep_start(model: nn.Module, insertion: Insertion) -> None:
-    """Let the attention start as it wants to, after ``init_weights`` of its hosts has initialised every layer in them.
+def keep_start(model: nn.Module) -> None:
+    """Let the attention start as it wants to, after ``init_weights`` of the model has initialised every layer in it.
 
-    mmengine goes down to ``init_weights`` of a child only where all modules between are its own; MMPretrain's stages
-    are plain ``nn.Sequential``, and what is in them would lose ``identity_init``.
+    mmengine goes down to ``init_weights`` of a child only where all modules between are its own (MMPretrain's stages
+    are plain ``nn.Sequential``), and some hosts initialise all their layers themselves: ``identity_init`` was lost.
     """
-    parts = insertion.owner.split('.') if insertion.owner else []
-    for end in range(len(parts) + 1):
-        host = model.get_submodule('.'.join(parts[:end]))
-        entries = getattr(host, 'init_cfg', None)
-        if entries and not isinstance(entries, list):
-            entries = [entries]
-        if entries and not any(e['type'] in (_RestoreStart, 'Pretrained') for e in entries):
-            host.init_cfg = [*entries, dict(type=_RestoreStart)]
+    if 'init_weights' not in vars(model):
+        model.init_weights = _InitWeights(model)
 
 
-class _RestoreStart:
-    """An entry of ``init_cfg``."""
+class _InitWeights:
+    """Takes the place of the method in one model."""
 
-    def __call__(self, host: nn.Module) -> None:
-        for path in inserted(host):
-            attention = host.get_submodule(path)
-            if hasattr(attention, 'init_weights'):
-                attention.init_weights()
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        method = getattr(type(self.model), 'init_weights', None)
+        if method is not None:
+            method(self.model, *args, **kwargs)
+        init_cfg = getattr(self.model, 'init_cfg', None)
+        entries = init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]
+        # Pretrained weights may hold the attention's too; mmengine loads them after all else was initialised.
+        if not any(entry.get('type') == 'Pretrained' for entry in entries):
+            for path in inserted(self.model):
+                attention = self.model.get_submodule(path)
+                if hasattr(attention, 'init_weights'):
+                    attention.init_weights()
 
 
 class _Passage:
@@ -85,22 +90,21 @@ class _Passage:
     def __init__(self, owner: nn.Module, name: str, path: str, place: Place, layout: str) -> None:
         self.owner, self.name, self.path = owner, name, path
         self.when, self.output, self.layout = place.when, place.output, layout
-        self.target: nn.Module | None = None
+        if path:
+            # SyncBatchNorm conversion, conv-norm fusion and LoRA put another module in a target's place.
+            owner.register_forward_pre_hook(self._follow)
 
     def attach(self) -> None:
-        first = self.target is None
         self.target = self.owner.get_submodule(self.path)
         # The handle goes where the hook goes: an unpickled one keeps torch from giving its number to another hook.
         if self.when == 'before':
             self.handle = self.target.register_forward_pre_hook(self._before, with_kwargs=True)
         else:
             self.handle = self.target.register_forward_hook(self._after, with_kwargs=True)
-        if first and isinstance(self.target, nn.modules.batchnorm._NormBase):
-            # SyncBatchNorm conversion and conv-norm fusion put another module in the norm's place.
-            self.owner.register_forward_pre_hook(self._follow)
 
     def _follow(self, owner: nn.Module, args: tuple) -> None:
         if owner.get_submodule(self.path) is not self.target:
+            self.handle.remove()
             self.attach()
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..registry import MODELS
 from .blocks import Stage, find_stages
-from .insertion import Insertion, insert, keep_start
+from .insertion import Insertion, insert, inserted, keep_start
 from .places import Place, match, owner_of
 from .trial import Trial
 
@@ -54,20 +54,25 @@ def add_plugins(model: nn.Module, plugins: Sequence[dict]) -> nn.Module:
     insertions = plan_plugins(model, plugins)
     for insertion in insertions:
         insert(model, insertion)
-        keep_start(model, insertion)
+    keep_start(model)
     _tell_frozen(model, insertions)
+    _tell_unseen(insertions)
     return model
 
 
 @MODELS.register_module(name='WithPlugins')
-def build_with_plugins(module: dict | nn.Module, plugins: Sequence[dict] | None) -> nn.Module:
+def build_with_plugins(module: dict | nn.Module, plugins: Sequence[dict] | None, **options: object) -> nn.Module:
     """``dict(type='scsa_mm.WithPlugins', module=dict(type='SwinTransformer', ...), plugins=[...])`` in a config.
 
     It builds ``module`` in the current scope and returns it with the attention in it (see :func:`add_plugins`); there
     is no wrapper, so the names of its parameters stay. ``plugins=None`` gives the module as it is, for a baseline.
+    Other arguments are those of the module: models write some into the config of their parts (``pretrained``,
+    ``train_cfg``) before these are built.
     """
     if isinstance(module, dict):
-        module = MMENGINE_MODELS.build(module)
+        module = MMENGINE_MODELS.build({**module, **options})
+    elif options:
+        raise TypeError(f'WithPlugins of a module that is built takes no {", ".join(options)}')
     return module if plugins is None else add_plugins(module, plugins)
 
 
@@ -116,10 +121,13 @@ def _targets(model: nn.Module, plugin: dict) -> list[Place]:
 
 
 def _named_places(model: nn.Module, when: str, pattern: str) -> list[Place]:
-    paths = [path for path, _ in model.named_modules() if path]
+    ours = tuple(f'{path}.' for path in inserted(model))
+    paths = [path for path, _ in model.named_modules() if path and not f'{path}.'.startswith(ours)]
     if not isinstance(pattern, str):
         raise TypeError(f'{when} is a pattern of module names, got {pattern!r}')
     found = match(pattern, paths)
+    if not found and '*' not in pattern and pattern in dict(model.named_modules(remove_duplicate=False)):
+        found = [pattern] * bool(pattern)  # a module that has another name too
     if not found:
         near = difflib.get_close_matches(pattern, paths, n=5)
         top = [path for path in paths if path.count('.') < 2]
@@ -164,8 +172,8 @@ def _chosen(found: list[Stage], stages: Sequence | None) -> list[Stage]:
     if isinstance(stages, (str, int)) or not isinstance(stages, Sequence) or not stages:
         raise ValueError(f'{rule}; got {stages!r}')
     if all(isinstance(s, bool) for s in stages):
-        if len(stages) != len(found):
-            raise ValueError(f'{rule}; got {len(stages)} booleans')
+        if len(stages) != len(found) or not any(stages):
+            raise ValueError(f'{rule}; got {tuple(stages)}')
         return [stage for stage, wanted in zip(found, stages, strict=True) if wanted]
     if not all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= len(found) for s in stages):
         raise ValueError(f'{rule}; got {tuple(stages)}')
@@ -178,25 +186,28 @@ def _with_outputs(places: list[Place], outputs: Sequence[int] | str | None, tria
     expanded = []
     for place in places:
         count = trial.outputs(place.target)
-        if count is None:
-            indices = [None]
-            fits = outputs == 'all' or list(outputs) == [0]
-        else:
-            indices = range(count) if outputs == 'all' else list(outputs)
-            fits = all(isinstance(i, int) and 0 <= i < count for i in indices)
-        if not fits:
+        there = range(count or 1)
+        wanted = there if outputs == 'all' else outputs
+        if (
+            not isinstance(wanted, Sequence)
+            or not wanted
+            or not all(isinstance(i, int) and not isinstance(i, bool) and i in there for i in wanted)
+        ):
             raise ValueError(
-                f'outputs={outputs!r}: {place.target or "the whole module"} gives {count or 1} output(s); choose from '
-                f"{', '.join(map(str, range(count or 1)))} or 'all'"
+                f'outputs={outputs!r}: {place.target or "the whole module"} gives {len(there)} output(s); say '
+                f"'all' or a tuple of {', '.join(map(str, there))}"
             )
-        expanded += [replace(place, output=i) for i in indices]
+        expanded += [replace(place, output=None if count is None else i) for i in wanted]
     return expanded
 
 
 def _insertion(model: nn.Module, plugin: dict, place: Place, trial: Trial) -> Insertion:
     owner = owner_of(model, place)
+    _check_called(model, place)
     flow = trial.flow(place)
     cfg = dict(plugin['cfg'])
+    if 'in_channels' in cfg:
+        raise ValueError(f'{place}: in_channels are found by the host; leave them out of cfg={plugin["cfg"]}')
     postfix = str(cfg.pop('postfix', ''))
     try:
         attention = MMENGINE_MODELS.build(dict(cfg, in_channels=flow.in_channels))
@@ -218,25 +229,51 @@ def _abbreviation(cls: type) -> str:
     return getattr(cls, '_abbr_', None) or re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', cls.__name__).lower()
 
 
+def _check_called(model: nn.Module, place: Place) -> None:
+    """mmseg calls its decode heads by ``forward``, past every hook."""
+    head = model.get_submodule(place.target)
+    if any(cls.__name__ == 'BaseDecodeHead' for cls in type(head).__mro__):
+        raise ValueError(
+            f'{place}: attention around a decode head of mmseg would never act; name a layer in it, such as '
+            f'{place.target + "." if place.target else ""}conv_seg'
+        )
+
+
 def _check_free(model: nn.Module, insertion: Insertion, planned: dict[str, Insertion]) -> None:
     owner = model.get_submodule(insertion.owner)
     if insertion.path in planned or hasattr(owner, insertion.name):
+        what = 'a plugin' if insertion.path in planned or insertion.name in owner._modules else 'something else called'
         raise ValueError(
-            f'{insertion.place}: {insertion.owner or "the model"} has a plugin {insertion.name!r} '
-            "already; to have both, give one another name: cfg=dict(..., postfix='_2')"
+            f'{insertion.place}: {insertion.owner or "the model"} has {what} {insertion.name!r} already; to have both, '
+            "give one another name: cfg=dict(..., postfix='_2')"
         )
 
 
 def _tell_frozen(model: nn.Module, insertions: list[Insertion]) -> None:
     """Warn about attention that its host will not train: many freeze their first stages when they are set to train."""
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(p, p.requires_grad) for p in model.parameters()]
     model.train(True)
     frozen = [i.path for i in insertions if any(not p.requires_grad for p in i.attention.parameters())]
-    model.train(training)
+    for module, training in modes:
+        module.training = training
+    for parameter, requires_grad in gradients:
+        parameter.requires_grad_(requires_grad)
     if frozen:
-        print_log(
-            f'scsa_mm: {len(frozen)} of {len(insertions)} inserted modules are frozen by {type(model).__name__} and '
-            f'stay as they start, e.g. {frozen[0]}; leave their stages out or lower frozen_stages',
-            logger='current',
-            level=logging.WARNING,
+        _warn(
+            f'{len(frozen)} of {len(insertions)} inserted modules are frozen by {type(model).__name__} and stay '
+            f'as they start, e.g. {frozen[0]}; leave their stages out or lower frozen_stages'
         )
+
+
+def _tell_unseen(insertions: list[Insertion]) -> None:
+    unseen = [str(i.place) for i in insertions if i.flow.shape is None]
+    if unseen:
+        _warn(
+            f'the trial run did not reach {len(unseen)} of {len(insertions)} places, e.g. {unseen[0]}: their channels '
+            'are as the layers say; see that they are called at all'
+        )
+
+
+def _warn(text: str) -> None:
+    print_log(f'scsa_mm: {text}', logger='current', level=logging.WARNING)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .places import Place
 
 # Different sides, and multiples of 32 for networks that halve five times.
-SIZES = ((256, 320), (384, 192))
+SIZE = (256, 320)
 
 # A shape, a list of what a tuple held, or the name of any other type.
 Form = tuple | list | str
@@ -61,11 +61,12 @@ class Trial:
         self.model = model
         self.targets = sorted(set(targets))
         self.failure = ''
-        sizes = (size or SIZES[0], SIZES[1])
+        height, width = size or SIZE
+        sizes = ((height, width), (height + 128, width + 64))
         self.runs: list[dict[str, Seen]] = []
         for device in ('meta', 'cpu'):
             try:
-                host = copy.deepcopy(model).to(device)
+                host = _copy(model, device)
             except Exception as error:  # a lazily built layer, say: the other device or the layers themselves will tell
                 self._note(error)
                 continue
@@ -97,7 +98,7 @@ class Trial:
             for attempt in _attempts(host, size, device):
                 seen.clear()
                 try:
-                    with torch.no_grad():
+                    with torch.no_grad(), torch.random.fork_rng(devices=[]):
                         attempt()
                 except Exception as error:  # the host is a stranger: whatever it raises, this was not its input
                     self._note(error)
@@ -164,6 +165,16 @@ class Trial:
         )
 
 
+def _copy(model: nn.Module, device: str) -> nn.Module:
+    """A copy of the model; on the meta device without a copy of its weights."""
+    tensors = [*model.parameters(), *model.buffers()] if device == 'meta' else []
+    memo = {}
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device='meta')
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, memo).to(device)
+
+
 def _recorder(seen: dict[str, Seen], path: str) -> Callable:
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         note = seen.setdefault(path, Seen())
@@ -199,7 +210,7 @@ def _layout(forms: tuple[Form, ...], place: Place) -> tuple[int, str]:
         )
     if isinstance(first, tuple) and isinstance(last, tuple) and len(first) == len(last):
         layout = {3: _of_tokens, 4: _of_maps}.get(len(first), lambda *_: None)(first, last)
-        if layout is not None:
+        if layout is not None and first[0] == 1:  # more than the one image are windows or regions of it
             return first[layout.index('C')], layout
     raise ValueError(
         f'{place}: {" or ".join(map(str, dict.fromkeys(map(str, forms))))}, depending on the image, is neither a map '
@@ -222,31 +233,27 @@ def _of_tokens(first: tuple[int, ...], last: tuple[int, ...]) -> str | None:
 
 def _attempts(host: nn.Module, size: tuple[int, int], device: str) -> Iterator[Callable[[], object]]:
     """Ways of calling a backbone, a neck, a head or a whole model; the right one is known by its not failing."""
-    images = [torch.zeros(1, c, *size, device=device) for c in _image_channels(host)]
+    dtype = next((p.dtype for p in host.parameters() if p.is_floating_point()), torch.float32)
+    first = next((m.in_channels for m in host.modules() if isinstance(m, nn.Conv2d)), 3)
+    images = [torch.zeros(1, c, *size, dtype=dtype, device=device) for c in dict.fromkeys((3, first))]
     if isinstance(getattr(host, 'backbone', None), nn.Module):
         for image in images:
             yield lambda image=image: _run_model(host, image)
         return
     channels = getattr(host, 'in_channels', None)
-    maps = _maps(channels, getattr(host, 'in_index', None), size, device)
-    if isinstance(channels, (list, tuple)):
-        yield lambda: host(maps)
-    for image in images:
-        yield lambda image=image: host(image)
-    if isinstance(channels, int):
-        yield lambda: host(maps)
-        yield lambda: host(maps[-1])
+    maps = [m.to(dtype) for m in _maps(channels, getattr(host, 'in_index', None), size, device)]
+    from_image = [lambda image=image: host(image) for image in images]
+    from_maps = [lambda: host(maps)] * bool(maps)
+    if isinstance(channels, int) and maps:
+        from_maps.append(lambda: host(maps[-1]))
+    # A dense head would take an image apart as if it were its levels.
+    yield from (from_image + from_maps) if channels == 3 else (from_maps + from_image)
 
 
 def _own_sizes(host: nn.Module) -> list[tuple[int, int]]:
     """Image sizes of models that take one only, such as those with position embeddings."""
     stated = next((m.img_size for m in host.modules() if hasattr(m, 'img_size')), 224)
     return [tuple(stated) if isinstance(stated, (list, tuple)) else (stated, stated), (224, 224)]
-
-
-def _image_channels(host: nn.Module) -> list[int]:
-    first = next((m for m in host.modules() if isinstance(m, nn.Conv2d)), None)
-    return [3] if first is None or first.in_channels == 3 else [3, first.in_channels]
 
 
 def _maps(channels: object, index: object, size: tuple[int, int], device: str) -> list[Tensor]:

@@ -53,7 +53,7 @@ def _damaged(path: str) -> UserError:
 
 def weights_of(checkpoint: dict) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by their names without DDP's ``module.``."""
-    weights = checkpoint.get('state_dict', checkpoint)
+    weights = next((checkpoint[k] for k in ('state_dict', 'model') if isinstance(checkpoint.get(k), dict)), checkpoint)
     return {k.removeprefix('module.'): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
 
 

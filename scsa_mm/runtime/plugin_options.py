@@ -83,9 +83,7 @@ def parse_attention(text: str) -> tuple[str, dict]:
     name, colon, options = text.partition(':')
     try:
         call = ast.parse(f'dict({options})', mode='eval').body
-        values = {
-            k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in call.keywords
-        }
+        values = {k.arg: _value(k.value) for k in call.keywords}
         if not name or call.args or None in values or (colon and not values):
             raise ValueError
     except (SyntaxError, ValueError):
@@ -96,7 +94,9 @@ def parse_attention(text: str) -> tuple[str, dict]:
 
 
 def _value(node: ast.expr) -> object:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    if isinstance(node, ast.Name):
+        return {'true': True, 'false': False, 'none': None}.get(node.id.lower(), node.id)
+    return ast.literal_eval(node)
 
 
 def _at(cfg: Config, path: str) -> object:
@@ -107,8 +107,16 @@ def _at(cfg: Config, path: str) -> object:
 
 
 def _starts_pretrained(cfg: Config, host: dict) -> bool:
-    init_cfg = host.get('init_cfg')
-    return bool(cfg.get('load_from')) or (isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained')
+    # mmseg has `pretrained` beside the backbone.
+    return bool(cfg.get('load_from') or cfg.model.get('pretrained')) or _names_weights(host)
+
+
+def _names_weights(node: object) -> bool:
+    if isinstance(node, dict):
+        return (
+            node.get('type') == 'Pretrained' or bool(node.get('pretrained')) or any(map(_names_weights, node.values()))
+        )
+    return isinstance(node, (list, tuple)) and any(map(_names_weights, node))
 
 
 def _has_identity(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Whether the plugins of a config exist and fit its backbone, before anything is built."""
 
+import copy
 import difflib
 import inspect
 import logging
@@ -100,7 +101,7 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
             f'{", ".join(able) or "none"}'
         )
     try:
-        module = registry.build(host)
+        module = registry.build(copy.deepcopy(host))  # models write into their configs
     except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
         why = one_line(error)
         if 'plugins is None' in source_line(error):

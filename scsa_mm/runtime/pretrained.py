@@ -6,7 +6,6 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from .checkpoints import is_local, read_checkpoint, weights_of
-from .errors import UserError
 from .report import attention_in
 
 
@@ -14,8 +13,8 @@ def describe_pretrained(model: nn.Module) -> Iterator[str]:
     """One line for each part of the model whose ``init_cfg`` is ``Pretrained``; the weights are read for it.
 
     Raises:
-        UserError: if not one tensor of a checkpoint fits: the part would start from scratch.
-        URLError: if they cannot be downloaded.
+        UserError: if a checkpoint is not there or no checkpoint.
+        URLError: if it cannot be downloaded.
     """
     for path, module in model.named_modules():
         cfg = getattr(module, 'init_cfg', None)
@@ -24,17 +23,21 @@ def describe_pretrained(model: nn.Module) -> Iterator[str]:
 
 
 def _describe(path: str, module: nn.Module, checkpoint: str, prefix: str) -> str:
+    where = path.removeprefix('module.') or 'the model'
+    if getattr(module, 'convert_weights', False):
+        return f'{where}: starts from {checkpoint}, whose names it converts itself'
     read = read_checkpoint if is_local(checkpoint) else CheckpointLoader.load_checkpoint
     found = weights_of(read(checkpoint))
     prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
     inside = {name.removeprefix(prefix): value.shape for name, value in found.items() if name.startswith(prefix)}
     own = {name: value.shape for name, value in module.state_dict().items()}
     loaded = [name for name in own if inside.get(name) == own[name]]
-    where = path.removeprefix('module.') or 'the model'
     if not loaded:
-        example = next(iter(found), 'nothing')
-        raise UserError(
-            f'{where}: no tensor of {checkpoint} fits{f" below {prefix}" if prefix else ""}; it holds e.g. {example}'
+        example = next(iter(found), 'no tensor')
+        below = f' below {prefix}' if prefix else ''
+        return (
+            f'{where}: NO tensor of {checkpoint} has a name and shape of its own{below}; it holds e.g. {example}. '
+            'Unless the model converts names itself, it starts from scratch'
         )
     missing = [name for name in own if name not in set(loaded)]
     attention = tuple(attention_in(module))

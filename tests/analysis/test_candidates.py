@@ -12,6 +12,7 @@ def test_names_and_options():
     )
     assert none.cfg is None
     assert plain.cfg == dict(type='scsa_mm.SCSA')
+    assert parse_candidates(['SCSA:identity_init=false'])[0].cfg['identity_init'] is False
     assert options.cfg == dict(type='scsa_mm.SCSA', num_heads=4, kernel_sizes=(3, 3, 5, 5), gate='softmax')
     assert options.folder == 'SCSA_num_heads=4_kernel_sizes=_3_3_5_5_gate=softmax'
     assert other.cfg == dict(type='mmpretrain.models.SELayer', ratio=8)

@@ -1,5 +1,7 @@
 """What add_plugins promises about places, names and errors."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
@@ -8,6 +10,8 @@ from torch import nn
 import scsa_mm
 from scsa_mm.attention import EMA, SCSA
 from scsa_mm.plugging import inserted, plan_plugins
+from scsa_mm.plugging.places import Place
+from scsa_mm.plugging.trial import Trial
 
 SCSA_CFG = dict(type='scsa_mm.SCSA')
 SMALL = dict(base_channels=8, stem_channels=8)
@@ -266,7 +270,7 @@ def test_what_no_attention_can_take(plugin, message):
         ([dict(cfg=SCSA_CFG, after='layer9')], "after='layer9' names no module of ResNet .* layer1"),
         ([dict(cfg=SCSA_CFG, before='**xyz**')], r"before='\*\*xyz\*\*' names no module .*there are conv1, bn1"),
         ([dict(cfg=SCSA_CFG, stages=(5,))], r'there are 4 \(1: layer1, 2: layer2, 3: layer3, 4: layer4\); got \(5,\)'),
-        ([dict(cfg=SCSA_CFG, stages=(True, True))], 'there are 4 .*; got 2 booleans'),
+        ([dict(cfg=SCSA_CFG, stages=(True, True))], r'there are 4 .*; got \(True, True\)'),
         ([dict(cfg=SCSA_CFG, stages=2)], 'stages is a tuple .*; got 2'),
         ([dict(cfg=SCSA_CFG, stages=())], r'stages is a tuple .*; got \(\)'),
         (
@@ -275,13 +279,18 @@ def test_what_no_attention_can_take(plugin, message):
         ),
         (
             [dict(cfg=SCSA_CFG, outputs=(0, 4))],
-            r'outputs=\(0, 4\): the whole module gives 4 output\(s\); choose from 0, 1',
+            r"outputs=\(0, 4\): the whole module gives 4 output\(s\); say 'all' or a tuple of 0, 1",
         ),
         ([dict(cfg=SCSA_CFG)] * 2, "before layer1.0.conv2: layer1.0 has a plugin 'scsa' already; .*postfix"),
         (
             [dict(cfg=dict(type='scsa_mm.EMA', groups=32))],
             r'conv2 \(8 channels\): EMA: .* choose groups from \[1, 2, 4, 8\]',
         ),
+        ([dict(cfg=SCSA_CFG, stages=(False,) * 4)], r'there are 4 .*; got \(False, False, False, False\)'),
+        ([dict(cfg=SCSA_CFG, outputs=(True, False))], r'outputs=\(True, False\): the whole module gives 4'),
+        ([dict(cfg=SCSA_CFG, outputs=-1)], 'outputs=-1: the whole module gives 4'),
+        ([dict(cfg=SCSA_CFG, outputs=())], r'outputs=\(\): the whole module gives 4'),
+        ([dict(cfg=dict(SCSA_CFG, in_channels=7))], 'in_channels are found by the host; leave them out'),
         ([dict(cfg=SCSA_CFG, after='layer1', stages=(1,))], 'with one of: stages.*; got after, stages'),
         ([dict(cfg=SCSA_CFG, before='layer1', after='layer1')], 'with one of: .*; got after, before'),
         ([dict(cfg=SCSA_CFG, before='layer1', outputs='all')], 'with one of: .*; got before, outputs'),
@@ -345,3 +354,146 @@ def test_pretrained_weights_of_the_host_are_still_loaded(tmp_path, image):
     model.init_weights()
     for ours, theirs in zip(model(image), plain(image), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    'scope, host',
+    [
+        ('mmdet', dict(type='PyramidVisionTransformer', embed_dims=16, num_heads=[1, 2, 4, 8])),
+        ('mmseg', dict(type='MixVisionTransformer', embed_dims=16)),
+    ],
+)
+def test_identity_init_survives_hosts_that_initialise_all_layers_themselves(scope, host):
+    cfg = dict(type='SCSA', identity_init=True)
+    model = with_plugins(dict(cfg=cfg, outputs='all'), scope=scope, **host)
+    model.init_weights()
+    for path in inserted(model):
+        attention = model.get_submodule(path)
+        x = torch.randn(1, attention.norm.num_channels, 9, 8)
+        torch.testing.assert_close(attention(x), x)
+
+
+@pytest.mark.parametrize('convert', [False, True], ids=['plain', 'after SyncBN'])
+def test_identity_init_survives_the_initialisation_of_a_parent(convert):
+    cfg = dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='scsa_mm.WithPlugins',
+            module=dict(type='TIMMBackbone', model_name='resnet18', features_only=True),
+            plugins=[dict(cfg=dict(type='SCSA', identity_init=True), position='after_conv2')],
+        ),
+        init_cfg=[dict(type='Kaiming', layer=['Conv1d', 'Conv2d']), dict(type='Constant', val=1, layer='GroupNorm')],
+    )
+    model = build(cfg, 'mmpretrain')
+    if convert:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.init_weights()
+    assert len(inserted(model)) == 8
+    for path in inserted(model):
+        attention = model.get_submodule(path)
+        x = torch.randn(1, attention.norm.num_channels, 9, 8)
+        torch.testing.assert_close(attention(x), x)
+
+
+def test_pretrained_weights_that_hold_the_attention_are_kept(tmp_path, image):
+    cfg = dict(type='scsa_mm.SCSA', identity_init=True)
+    trained = with_plugins(dict(cfg=cfg), type='ResNet', depth=18, **SMALL)
+    for path in inserted(trained):
+        nn.init.normal_(trained.get_submodule(path).v.weight)
+    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'trained.pth'))
+    model = with_plugins(dict(cfg=cfg), type='ResNet', depth=18, init_cfg=pretrained, **SMALL)
+    model.init_weights()
+    assert same_outputs(model, trained, image)
+
+
+def test_pre_activation_blocks():
+    """timm's ResNetV2 has a norm before each convolution: after the last one there is none."""
+    import timm
+
+    model = timm.create_model('resnetv2_50', num_classes=0)
+    found = plan_plugins(model, [dict(cfg=SCSA_CFG, position='after_conv3')])
+    assert str(found[0].place) == 'after stages.0.blocks.0.conv3'
+    assert found[0].flow.in_channels == 256
+
+
+def test_stages_in_one_sequential():
+    import timm
+
+    model = timm.create_model('efficientnet_b0', num_classes=0)
+    found = plan_plugins(model, [dict(cfg=SCSA_CFG, stages=(1, 3))])
+    assert [i.owner for i in found] == ['blocks.0.0', 'blocks.2.0', 'blocks.2.1']
+
+
+@pytest.mark.parametrize('head', ['RetinaHead', 'RPNHead'])
+def test_dense_heads(head):
+    cfg = dict(type=head, in_channels=16, feat_channels=16)
+    if head == 'RetinaHead':
+        cfg.update(num_classes=3, stacked_convs=2)
+    pattern = 'cls_convs.*' if head == 'RetinaHead' else 'rpn_conv'
+    found = plan_plugins(build(cfg), [dict(cfg=SCSA_CFG, after=pattern)])
+    assert all(i.flow.in_channels == 16 and len(i.flow.shape) == 4 for i in found)
+
+
+@pytest.mark.parametrize('plugin', [dict(after='decode_head'), dict(after='decode_head', outputs='all')])
+def test_what_mmseg_calls_past_every_hook(plugin):
+    from scsa_mm.runtime.config import load_config
+
+    cfg = load_config('tests/data/tiny_fcn.py').model
+    cfg.backbone.plugins = None
+    model = build(cfg, 'mmseg')
+    with pytest.raises(ValueError, match='around a decode head of mmseg would never act; .* decode_head.conv_seg'):
+        scsa_mm.add_plugins(model, [dict(cfg=SCSA_CFG, **plugin)])
+    scsa_mm.add_plugins(model, [dict(cfg=dict(type='scsa_mm.ECA'), before='decode_head.conv_seg')])
+
+
+def test_what_a_model_writes_into_the_config_of_its_part():
+    """mmseg's EncoderDecoder sets ``pretrained`` of its backbone, mmdet's detectors ``train_cfg`` of their heads."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        cfg = dict(
+            type='scsa_mm.WithPlugins', module=dict(type='ResNet', depth=18, **SMALL), plugins=[dict(cfg=SCSA_CFG)]
+        )
+        model = MODELS.build(dict(cfg, frozen_stages=1))
+    assert model.frozen_stages == 1
+    with pytest.raises(TypeError, match='that is built takes no depth'):
+        scsa_mm.plugging.plugins.build_with_plugins(model, [], depth=3)
+
+
+def test_the_host_is_left_as_it_was():
+    model = resnet(frozen_stages=1)
+    model.train()
+    model.layer2.eval()
+    for p in model.layer1.parameters():
+        p.requires_grad_(True)
+    modes = {n: m.training for n, m in model.named_modules()}
+    gradients = {n: p.requires_grad for n, p in model.named_parameters()}
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    random = torch.get_rng_state()
+    Trial(model, ['layer1', 'layer4']).flow(Place('layer4', 'after'))
+    assert torch.equal(random, torch.get_rng_state())
+    scsa_mm.add_plugins(model, [dict(cfg=SCSA_CFG)])
+    assert {n: m.training for n, m in model.named_modules() if n in modes} == modes
+    assert {n: p.requires_grad for n, p in model.named_parameters() if n in gradients} == gradients
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
+
+
+def test_attention_that_is_there_is_not_matched():
+    model = scsa_mm.add_plugins(resnet(18), [dict(cfg=SCSA_CFG)])
+    found = plan_plugins(model, [dict(cfg=dict(type='scsa_mm.SE', reduction=2), after='layer4.0.**')])
+    assert found and not [i for i in found if 'scsa' in i.place.target]
+
+
+def test_half_precision():
+    swin = dict(type='SwinTransformer', embed_dims=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+    model = scsa_mm.add_plugins(build(swin).half(), [dict(cfg=SCSA_CFG, outputs='all')])
+    assert {p.dtype for p in model.parameters()} == {torch.float16}
+
+
+def test_a_replaced_layer_is_followed(image):
+    model = scsa_mm.add_plugins(resnet(18), [dict(cfg=SCSA_CFG)])
+    expected = model(image)
+    for stage in (model.layer1, model.layer4):
+        stage[0].conv2 = copy.deepcopy(stage[0].conv2)
+        stage[0].conv2._forward_pre_hooks.clear()
+    for ours, theirs in zip(model(image), expected, strict=True):
+        assert torch.equal(ours, theirs)
