@@ -110,7 +110,7 @@ def _targets(model: nn.Module, plugin: dict) -> list[Place]:
         unknown
         or len(by_name) > 1
         or (by_block and (by_name or 'outputs' in plugin))
-        or plugin.keys() > {'outputs', 'before'}
+        or {'before', 'outputs'} <= plugin.keys()
     ):
         raise ValueError(f'{FORM}; got {", ".join(sorted(plugin.keys() - {"cfg"}))}')
     if by_name:
@@ -126,8 +126,8 @@ def _named_places(model: nn.Module, when: str, pattern: str) -> list[Place]:
     if not isinstance(pattern, str):
         raise TypeError(f'{when} is a pattern of module names, got {pattern!r}')
     found = match(pattern, paths)
-    if not found and '*' not in pattern and pattern in dict(model.named_modules(remove_duplicate=False)):
-        found = [pattern] * bool(pattern)  # a module that has another name too
+    if not found and pattern and pattern in dict(model.named_modules(remove_duplicate=False)):
+        found = [pattern]  # a module that has another name too
     if not found:
         near = difflib.get_close_matches(pattern, paths, n=5)
         top = [path for path in paths if path.count('.') < 2]
