@@ -211,6 +211,9 @@ def _insertion(model: nn.Module, plugin: dict, place: Place, trial: Trial) -> In
     postfix = str(cfg.pop('postfix', ''))
     try:
         attention = MMENGINE_MODELS.build(dict(cfg, in_channels=flow.in_channels))
+    except KeyError as error:
+        known = ', '.join(f'scsa_mm.{name}' for name, cls in MODELS.module_dict.items() if isinstance(cls, type))
+        raise ValueError(f'no plugin type {cfg["type"]!r}; there are {known}, and those of mmcv') from error
     except (TypeError, ValueError) as error:
         raise type(error)(f'{place} ({flow.in_channels} channels): {error}') from error
     name = _abbreviation(type(attention)) + postfix

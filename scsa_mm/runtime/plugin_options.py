@@ -13,7 +13,7 @@ WRAPPER = 'scsa_mm.WithPlugins'
 
 
 def add_plugin_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('attention', 'put into the model of the config, which needs none of its own')
+    group = parser.add_argument_group('attention', 'put into the model of the config, beside any that it has')
     group.add_argument(
         '--plugin',
         action='append',
@@ -65,6 +65,8 @@ def use_plugins(cfg: Config, args: argparse.Namespace) -> list[str]:
                 f'(--plugin {text}{"," if ":" in text else ":"}identity_init=False would not)'
             )
         plugins.append(dict(cfg=attention, **where))
+    if host.get('plugins'):
+        notes.append(f'{args.plugin_host} has plugins of its own; those of --plugin are added to them')
     if host['type'] == WRAPPER:
         host['plugins'] = [*host['plugins'], *plugins]
     else:

@@ -28,6 +28,15 @@ def _hosts(node: object, path: str) -> Iterator[tuple[str, dict]]:
             yield from _hosts(value, f'{path}[{i}]')
 
 
+def _parts(model: dict, path: str) -> Iterator[tuple[str, dict]]:
+    """The model and its backbone, neck and heads, also inside a wrapper."""
+    if isinstance(model.get('type'), str):
+        yield path, model
+    for key, value in model.items():
+        if isinstance(value, dict) and (key in ('backbone', 'neck', 'module', 'detector') or key.endswith('head')):
+            yield from _parts(value, f'{path}.{key}')
+
+
 def _known_names(registry: Registry) -> list[str]:
     names = []
     current: Registry | None = registry
@@ -51,6 +60,8 @@ def check_plugins(cfg: Config) -> None:
     """
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope), MODELS.switch_scope_and_registry(scope) as registry:
+        for path, part in _parts(cfg.get('model') or {}, 'model'):
+            _check_known(registry, part['type'], path)
         for path, host in _hosts(cfg.get('model'), 'model'):
             for plugin in host.get('plugins') or ():
                 _check_type(registry, plugin, path)
@@ -69,6 +80,23 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def _check_known(registry: Registry, name: str, path: str) -> None:
+    if registry.get(name) is None:
+        raise UserError(
+            f'{path}: no model type {name!r} in the scope {registry.scope!r} or above{_near(registry, name)}'
+        )
+
+
+def _near(registry: Registry, name: str) -> str:
+    known = _known_names(registry)
+    # People misspell the case too; the scope may be missing or wrong.
+    by_lower = {k.split('.')[-1].lower(): k for k in known if '.' in k} | {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3) or difflib.get_close_matches(
+        name.split('.')[-1].lower(), by_lower, n=3
+    )
+    return f'; did you mean {", ".join(dict.fromkeys(by_lower[n] for n in near))}?' if near else ''
+
+
 def _check_type(registry: Registry, plugin: dict, path: str) -> None:
     cfg = plugin.get('cfg') if isinstance(plugin, dict) else None
     if not isinstance(cfg, dict) or 'type' not in cfg:
@@ -79,20 +107,14 @@ def _check_type(registry: Registry, plugin: dict, path: str) -> None:
     name = cfg['type']
     if not isinstance(name, str) or registry.get(name) is not None:
         return
-    known = _known_names(registry)
-    # People misspell the case too; the scope may be missing or wrong.
-    by_lower = {k.split('.')[-1].lower(): k for k in known if '.' in k} | {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3) or difflib.get_close_matches(
-        name.split('.')[-1].lower(), by_lower, n=3
-    )
-    hint = f'; did you mean {", ".join(dict.fromkeys(by_lower[n] for n in near))}?' if near else ''
-    raise UserError(f'{path}.plugins: no plugin type {name!r} in the scope {registry.scope!r} or above{hint}')
+    near = _near(registry, name)
+    raise UserError(f'{path}.plugins: no plugin type {name!r} in the scope {registry.scope!r} or above{near}')
 
 
 def _check_host(registry: Registry, host: dict, path: str) -> None:
     name = host.get('type')
     cls = registry.get(name) if isinstance(name, str) else name
-    if cls is None:  # mmengine's own message names the type and the registry
+    if cls is None:  # in a part that only its host knows
         return
     if host.get('plugins') and not _takes_plugins(cls):
         able = sorted(n for n, c in registry.module_dict.items() if inspect.isclass(c) and _takes_plugins(c))
@@ -104,7 +126,9 @@ def _check_host(registry: Registry, host: dict, path: str) -> None:
         module = registry.build(copy.deepcopy(host))  # models write into their configs
     except (AssertionError, ImportError, KeyError, TypeError, ValueError) as error:
         why = one_line(error)
-        if 'plugins is None' in source_line(error):
+        if inspect.isclass(cls) and host.get('plugins') and not _has_own_form(host['plugins']):
+            why = f'its own plugins= takes stages as one boolean a stage, and a position (got {why}){_way_in(name)}'
+        elif 'plugins is None' in source_line(error):
             why = f'depth {host.get("depth")} is made of BasicBlock, which takes no plugins of its own{_way_in(name)}'
         raise UserError(f'{path} ({name}): {why}') from error
     if path == 'model.backbone':
@@ -124,6 +148,15 @@ def _check_widths(backbone: nn.Module, cfg: dict, path: str) -> None:
             f'{path}: {cfg["type"]} makes plugins for another number of channels than it gives them at this position '
             f"({one_line(error)}); position='after_conv3' fits{_way_in(cfg['type'])}"
         ) from error
+
+
+def _has_own_form(plugins: list) -> bool:
+    """Whether the plugins are as mmdet's and mmseg's ResNets want them."""
+    return all(
+        {'position'} <= p.keys() <= {'cfg', 'position', 'stages'}
+        and all(isinstance(s, bool) for s in p.get('stages', ()))
+        for p in plugins
+    )
 
 
 def _way_in(name: str) -> str:

@@ -43,7 +43,7 @@ def test_trains_saves_and_is_evaluated(name, root, tmp_path):
     log = run(root, ROOT / 'tools/train.py', config, '--work-dir', tmp_path, *options)
     losses = [float(value) for value in re.findall(r'\bloss: ([\d.naif]+)', log)]
     assert losses and all(0 < loss < 1e4 for loss in losses), losses
-    assert re.search(r'attention of scsa_mm: \d+ x (SCSA|EMA), [\d,]+ parameters', log)
+    assert re.search(r'attention: \d+ x (SCSA|EMA), [\d,]+ parameters', log)
     (checkpoint,) = tmp_path.glob('*_1.pth')
     state = torch.load(checkpoint, weights_only=True)['state_dict']
     assert all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point())

@@ -30,7 +30,7 @@ def test_hosts_that_give_plugins_another_width(scope, backbone, more):
 
 
 def test_nothing_to_check():
-    check_plugins(Config(dict(default_scope='mmdet', model=dict(type='Anything', backbone=dict(type='Nothing')))))
+    check_plugins(Config(dict(default_scope='mmdet', model=dict(type='RetinaNet', backbone=dict(type='ResNet')))))
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,28 @@ def test_the_backbones_of_the_package(backbone, message):
     with pytest.raises(UserError, match=message) as caught:
         check_plugins(Config(dict(default_scope='mmdet', model=dict(backbone=backbone))))
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'model, message',
+    [
+        (dict(type='RetinaNett'), "model: no model type 'RetinaNett' .*did you mean RetinaNet"),
+        (dict(backbone=dict(type='ResNett')), "model.backbone: no model type 'ResNett' .*did you mean .*ResNet"),
+        (dict(backbone=dict(type='WithPlugins')), "no model type 'WithPlugins' .*did you mean scsa_mm.WithPlugins"),
+        (
+            dict(backbone=dict(type='scsa_mm.WithPlugins', module=dict(type='Swin'))),
+            "backbone.module: no model type 'Swin'",
+        ),
+    ],
+)
+def test_a_misspelt_part_of_the_model(model, message):
+    with pytest.raises(UserError, match=message):
+        check_plugins(Config(dict(default_scope='mmdet', model=model)))
+
+
+@pytest.mark.parametrize('plugin', [dict(), dict(stages=(2, 3)), dict(after='layer*')])
+def test_forms_that_only_with_plugins_takes(plugin):
+    plugins = [dict(cfg=dict(type='SCSA'), **plugin)]
+    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=dict(type='ResNet', depth=50, plugins=plugins))))
+    with pytest.raises(UserError, match="plugins= takes stages as one boolean a stage, .*scsa_mm.WithPlugins'"):
+        check_plugins(cfg)

@@ -29,7 +29,7 @@ def test_train_adds_it_and_leaves_a_config_that_repeats_the_run(images, tool, tm
     assert added == {f'backbone.layer{stage}.{block}' for stage in (2, 4) for block in (0, 1)}
     assert {k.partition('.ema.')[0] for k in first if '.ema.' in k} == added
     log = next(tmp_path.glob('first/*/*.log')).read_text()
-    assert 'attention of scsa_mm: 4 x SCSA, 4 x EMA' in log
+    assert 'attention: 4 x SCSA, 4 x EMA' in log
 
     written = tmp_path / 'first/tiny_classifier.py'
     assert load_config(str(written)).model.backbone.type == 'scsa_mm.WithPlugins'
@@ -74,7 +74,7 @@ def test_show_plugins_of_a_config(tool):
     assert len(rows) == 16
     counted = FlopAnalyzer(SCSA(64).eval(), torch.zeros(1, 64, 16, 24)).total() / 1e6
     assert rows[0].split() == ['backbone.layer1.0.scsa', 'SCSA', 'plugins=', '64x16x24', '1,024', f'{counted:.2f}']
-    assert 'attention of scsa_mm: 16 x SCSA, 60,416 parameters' in out
+    assert 'attention: 16 x SCSA, 60,416 parameters' in out
 
 
 def test_show_what_would_be_inserted(images, tool):

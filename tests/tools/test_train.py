@@ -24,7 +24,7 @@ def test_leaves_a_checkpoint_with_the_attention(trained):
     assert 'backbone.layer1.0.scsa.norm_h.weight' in state
     assert (trained / 'last_checkpoint').read_text() == str(trained / 'epoch_2.pth')
     logs = ''.join(p.read_text() for p in trained.glob('*/*.log'))
-    assert 'attention of scsa_mm: 16 x SCSA, 3,776 parameters' in logs
+    assert 'attention: 16 x SCSA, 3,776 parameters' in logs
 
 
 def test_killed_and_resumed_equals_uninterrupted(trained, environment, tool, tmp_path):

@@ -260,7 +260,7 @@ def resumes(run: trainings.Run) -> bool:
 def show_line(progress: Progress, task: int, run: trainings.Run, line: str) -> None:
     """What a person waits for, out of a line of the log: where the run is, and whether attention stays untrained."""
     if 'attention of scsa_mm:' in line and 'frozen' in line:
-        progress.console.print(f'{run.name}: {line.partition("attention of scsa_mm: ")[2]}', markup=False)
+        progress.console.print(f'{run.name}: {line.partition("attention: ")[2]}', markup=False)
     at = re.search(r'(?:Epoch|Iter)\((?:train|val|test)\)\s*((?:\[[^]]*])+)', line)
     if at:
         progress.update(task, description=escape(f'{run.name} {at[1]}'))

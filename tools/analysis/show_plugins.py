@@ -17,11 +17,12 @@ from rich.table import Table
 from torch import nn
 
 import scsa_mm  # noqa: F401  (registers the attention)
+from scsa_mm.analysis.complexity import image_size
 from scsa_mm.plugging import inserted
 from scsa_mm.plugging.places import Place
 from scsa_mm.plugging.trial import Flow, Trial
 from scsa_mm.runtime.config import CfgOptions, load_config
-from scsa_mm.runtime.errors import UserError, one_line_errors
+from scsa_mm.runtime.errors import UserError, one_line, one_line_errors
 from scsa_mm.runtime.plugin_options import add_plugin_arguments, use_plugins
 from scsa_mm.runtime.plugins import check_plugins
 from scsa_mm.runtime.report import attention_in, describe_attention
@@ -30,9 +31,7 @@ from scsa_mm.runtime.report import attention_in, describe_attention
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Show the attention in a model', allow_abbrev=False)
     parser.add_argument('config', help='a file, or a name such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    parser.add_argument(
-        '--shape', nargs=2, type=int, default=[800, 1344], metavar=('H', 'W'), help='image size in pixels'
-    )
+    parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'), help='in pixels (default: as it is tested)')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     add_plugin_arguments(parser)
     return parser.parse_args()
@@ -41,7 +40,10 @@ def parse_args() -> argparse.Namespace:
 def build(cfg: Config) -> nn.Module:
     check_plugins(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    return MODELS.build(cfg.model)
+    try:
+        return MODELS.build(cfg.model)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f'the model cannot be built: {one_line(error)}') from error
 
 
 def flops(attention: nn.Module, flow: Flow) -> int:
@@ -93,7 +95,7 @@ def main() -> None:
         model = build(cfg)
         if not attention_in(model):
             raise UserError(f'{args.config} has no attention of scsa_mm; --plugin NAME shows what would be put into it')
-        console.print(table_of(model, tuple(args.shape)))
+        console.print(table_of(model, tuple(args.shape) if args.shape else image_size(cfg)))
         console.print(describe_attention(model))
 
 
