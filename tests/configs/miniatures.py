@@ -92,7 +92,7 @@ def options_of(cfg) -> list[str]:
         options += [f'{split}_dataloader.dataset.type=scsa_mm.UncheckedCIFAR100' for split in splits]
     if "'data/coco/'" in str(cfg.train_dataloader.dataset):  # the miniature has shapes in place of COCO's classes
         options += other_classes(cfg, ('circle', 'square', 'triangle', 'star'))
-    if cfg.model.type == 'YOLOX':
+    if cfg.model.type in ('RetinaNet', 'YOLOX'):
         options += ['model.test_cfg.score_thr=0']  # mmdet gives no metric where nothing is detected
     if cfg.get('data_root') == 'data/BCCD':
         options += other_classes(cfg, VOC[:3])
