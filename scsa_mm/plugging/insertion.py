@@ -34,13 +34,15 @@ class Insertion:
         return f'{self.owner}.{self.name}' if self.owner else self.name
 
 
-def insert(model: nn.Module, insertion: Insertion) -> None:
+def insert(model: nn.Module, insertion: Insertion) -> 'Passage':
     """Make the attention a child of its owner, and pass what the place names through it."""
     owner, place = model.get_submodule(insertion.owner), insertion.place
     owner.add_module(insertion.name, insertion.attention)
     target = place.target.removeprefix(insertion.owner).removeprefix('.')
     setattr(insertion.attention, MARK, Place(target, place.when, place.output))
-    _Passage(owner, insertion.name, target, place, insertion.flow.layout).attach()
+    passage = Passage(owner, insertion.name, target, place, insertion.flow.layout)
+    passage.attach()
+    return passage
 
 
 def inserted(model: nn.Module) -> dict[str, Place]:
@@ -84,15 +86,14 @@ class _InitWeights:
                     attention.init_weights()
 
 
-class _Passage:
+class Passage:
     """The hook. It finds the attention by its name in the owner, so that a copy of the owner uses its own attention."""
 
     def __init__(self, owner: nn.Module, name: str, path: str, place: Place, layout: str) -> None:
         self.owner, self.name, self.path = owner, name, path
         self.when, self.output, self.layout = place.when, place.output, layout
-        if path:
-            # SyncBatchNorm conversion, conv-norm fusion and LoRA put another module in a target's place.
-            owner.register_forward_pre_hook(self._follow)
+        # SyncBatchNorm conversion, conv-norm fusion and LoRA put another module in a target's place.
+        self.following = owner.register_forward_pre_hook(self._follow) if path else None
 
     def attach(self) -> None:
         self.target = self.owner.get_submodule(self.path)
@@ -101,6 +102,13 @@ class _Passage:
             self.handle = self.target.register_forward_pre_hook(self._before, with_kwargs=True)
         else:
             self.handle = self.target.register_forward_hook(self._after, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Take the attention out again."""
+        self.handle.remove()
+        if self.following is not None:
+            self.following.remove()
+        delattr(self.owner, self.name)
 
     def _follow(self, owner: nn.Module, args: tuple) -> None:
         if owner.get_submodule(self.path) is not self.target:

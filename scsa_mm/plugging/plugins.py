@@ -52,8 +52,13 @@ def add_plugins(model: nn.Module, plugins: Sequence[dict]) -> nn.Module:
             the attention refuses its channels. Nothing is inserted then.
     """
     insertions = plan_plugins(model, plugins)
-    for insertion in insertions:
-        insert(model, insertion)
+    passages = [insert(model, insertion) for insertion in insertions]
+    try:
+        _check_acting(model, insertions)
+    except ValueError:
+        for passage in passages:
+            passage.remove()
+        raise
     keep_start(model)
     _tell_frozen(model, insertions)
     _tell_unseen(insertions)
@@ -250,6 +255,20 @@ def _check_free(model: nn.Module, insertion: Insertion, planned: dict[str, Inser
             f'{insertion.place}: {insertion.owner or "the model"} has {what} {insertion.name!r} already; to have both, '
             "give one another name: cfg=dict(..., postfix='_2')"
         )
+
+
+def _check_acting(model: nn.Module, insertions: list[Insertion]) -> None:
+    """Each attention is called as often as what it stands at: not by a module that runs whatever children it has."""
+    seen = [i for i in insertions if i.flow.shape is not None]
+    trial = Trial(model, [path for i in seen for path in (i.path, i.place.target)])
+    for i in seen:
+        calls, wanted = trial.calls(i.path), trial.calls(i.place.target)
+        if calls != wanted:
+            owner = type(model.get_submodule(i.owner)).__name__
+            raise ValueError(
+                f'{i.place}: the attention is called {calls} times where it should be {wanted}: {owner}, which holds '
+                'it, seems to run all its children; choose a place in another module'
+            )
 
 
 def _tell_frozen(model: nn.Module, insertions: list[Insertion]) -> None:

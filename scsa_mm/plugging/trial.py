@@ -111,6 +111,10 @@ class Trial:
                 handle.remove()
         return best
 
+    def calls(self, target: str) -> int:
+        """How often a module was called in the first run."""
+        return len(self.runs[0][target].before) if self.runs and target in self.runs[0] else 0
+
     def outputs(self, target: str) -> int | None:
         """Number of entries of the tuple or list that a module gives; None if it gives one tensor.
 

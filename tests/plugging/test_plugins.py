@@ -497,3 +497,21 @@ def test_a_replaced_layer_is_followed(image):
         stage[0].conv2._forward_pre_hooks.clear()
     for ours, theirs in zip(model(image), expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_an_owner_that_runs_all_its_children_is_refused():
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            for layer in self.children():
+                x = layer(x)
+            return x
+
+    model = Chain()
+    with pytest.raises(ValueError, match='after first: the attention is called 2 times where it should be 1: Chain'):
+        scsa_mm.add_plugins(model, [dict(cfg=dict(type='scsa_mm.ECA'), after='first')])
+    assert list(model._modules) == ['first', 'second']
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
