@@ -46,12 +46,6 @@ def build(name, **changes):
     return model
 
 
-@pytest.fixture
-def image():
-    torch.manual_seed(1)
-    return torch.randn(2, 3, 96, 64)
-
-
 def check_same(first, second, image, **tolerance):
     for ours, theirs in zip(first(image), second(image), strict=True):
         torch.testing.assert_close(ours, theirs, **(tolerance or dict(rtol=0, atol=0)))

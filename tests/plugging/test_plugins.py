@@ -12,35 +12,7 @@ from scsa_mm.attention import EMA, SCSA
 from scsa_mm.plugging import inserted, plan_plugins
 from scsa_mm.plugging.places import Place
 from scsa_mm.plugging.trial import Trial
-
-SCSA_CFG = dict(type='scsa_mm.SCSA')
-SMALL = dict(base_channels=8, stem_channels=8)
-
-
-def build(cfg, scope='mmdet'):
-    with DefaultScope.overwrite_default_scope(scope):
-        torch.manual_seed(0)
-        model = MODELS.build(cfg)
-    model.eval()
-    return model
-
-
-def resnet(depth=50, **kwargs):
-    return build(dict(type='ResNet', depth=depth, **SMALL, **kwargs))
-
-
-def with_plugins(*plugins, scope='mmdet', **module):
-    return build(dict(type='scsa_mm.WithPlugins', module=module, plugins=list(plugins)), scope)
-
-
-@pytest.fixture
-def image():
-    torch.manual_seed(1)
-    return torch.randn(2, 3, 96, 64)
-
-
-def same_outputs(first, second, image):
-    return all(torch.equal(a, b) for a, b in zip(first(image), second(image), strict=True))
+from tests.plugging.building import SCSA_CFG, SMALL, build, resnet, same_outputs, with_plugins
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
@@ -330,81 +302,6 @@ def test_a_bare_sequential_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     with pytest.raises(ValueError, match=r'every module above it is a container \(Sequential\)'):
         scsa_mm.add_plugins(model, [dict(cfg=SCSA_CFG, after='1')])
-
-
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-@pytest.mark.parametrize('init_cfg', [None, dict(type='Kaiming', layer=['Conv1d', 'Conv2d'])], ids=['own', 'one'])
-def test_identity_init_survives_the_initialisation_of_the_host(scope, init_cfg, image):
-    """Kaiming for every layer, in hosts whose stages are plain containers too."""
-    cfg = dict(type='SCSA', identity_init=True)
-    model = with_plugins(dict(cfg=cfg), scope=scope, type='ResNet', depth=18, init_cfg=init_cfg, **SMALL)
-    model.init_weights()
-    for path in inserted(model):
-        attention = model.get_submodule(path)
-        x = torch.randn(1, attention.norm.num_channels, 9, 8)
-        torch.testing.assert_close(attention(x), x)
-
-
-def test_pretrained_weights_of_the_host_are_still_loaded(tmp_path, image):
-    plain = resnet(18)
-    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
-    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'plain.pth'))
-    cfg = dict(type='scsa_mm.SCSA', identity_init=True)
-    model = with_plugins(dict(cfg=cfg), type='ResNet', depth=18, init_cfg=pretrained, **SMALL)
-    model.init_weights()
-    for ours, theirs in zip(model(image), plain(image), strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize(
-    'scope, host',
-    [
-        ('mmdet', dict(type='PyramidVisionTransformer', embed_dims=16, num_heads=[1, 2, 4, 8])),
-        ('mmseg', dict(type='MixVisionTransformer', embed_dims=16)),
-    ],
-)
-def test_identity_init_survives_hosts_that_initialise_all_layers_themselves(scope, host):
-    cfg = dict(type='SCSA', identity_init=True)
-    model = with_plugins(dict(cfg=cfg, outputs='all'), scope=scope, **host)
-    model.init_weights()
-    for path in inserted(model):
-        attention = model.get_submodule(path)
-        x = torch.randn(1, attention.norm.num_channels, 9, 8)
-        torch.testing.assert_close(attention(x), x)
-
-
-@pytest.mark.parametrize('convert', [False, True], ids=['plain', 'after SyncBN'])
-def test_identity_init_survives_the_initialisation_of_a_parent(convert):
-    cfg = dict(
-        type='ImageClassifier',
-        backbone=dict(
-            type='scsa_mm.WithPlugins',
-            module=dict(type='TIMMBackbone', model_name='resnet18', features_only=True),
-            plugins=[dict(cfg=dict(type='SCSA', identity_init=True), position='after_conv2')],
-        ),
-        init_cfg=[dict(type='Kaiming', layer=['Conv1d', 'Conv2d']), dict(type='Constant', val=1, layer='GroupNorm')],
-    )
-    model = build(cfg, 'mmpretrain')
-    if convert:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    model.init_weights()
-    assert len(inserted(model)) == 8
-    for path in inserted(model):
-        attention = model.get_submodule(path)
-        x = torch.randn(1, attention.norm.num_channels, 9, 8)
-        torch.testing.assert_close(attention(x), x)
-
-
-def test_pretrained_weights_that_hold_the_attention_are_kept(tmp_path, image):
-    cfg = dict(type='scsa_mm.SCSA', identity_init=True)
-    trained = with_plugins(dict(cfg=cfg), type='ResNet', depth=18, **SMALL)
-    for path in inserted(trained):
-        nn.init.normal_(trained.get_submodule(path).v.weight)
-    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
-    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'trained.pth'))
-    model = with_plugins(dict(cfg=cfg), type='ResNet', depth=18, init_cfg=pretrained, **SMALL)
-    model.init_weights()
-    assert same_outputs(model, trained, image)
 
 
 def test_pre_activation_blocks():
