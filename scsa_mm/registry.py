@@ -10,7 +10,7 @@ from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-__all__ = ['DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'register_attention']
+__all__ = ['DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'attention_names', 'register_attention']
 
 SCOPE = 'scsa_mm'
 
@@ -27,6 +27,11 @@ MODELS = _child(MMENGINE_MODELS, 'scsa_mm.attention', 'scsa_mm.backbones', 'scsa
 DATASETS = _child(MMENGINE_DATASETS, 'scsa_mm.datasets.cifar')
 HOOKS = _child(MMENGINE_HOOKS, 'scsa_mm.hooks')
 METRICS = _child(MMENGINE_METRICS, 'scsa_mm.evaluation')
+
+
+def attention_names() -> list[str]:
+    """The attention modules of this scope; what else it holds are functions that build models."""
+    return sorted(name for name, cls in MODELS.module_dict.items() if isinstance(cls, type))
 
 
 def register_attention(in_root: bool):

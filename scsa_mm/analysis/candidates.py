@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
-from ..registry import MODELS
+from ..registry import MODELS, attention_names
 from ..runtime.errors import UserError
 from ..runtime.plugin_options import parse_attention
 
@@ -33,11 +33,6 @@ class Candidate:
         return re.sub(r'[^\w.=+-]+', '_', self.label).strip('_')
 
 
-def known_attention() -> list[str]:
-    """The attention modules of scsa_mm by name."""
-    return sorted(name for name, cls in MODELS.module_dict.items() if inspect.isclass(cls))
-
-
 def parse_candidates(texts: Sequence[str]) -> list[Candidate]:
     """The candidates in the order of ``texts``.
 
@@ -60,7 +55,7 @@ def _parse(text: str) -> Candidate:
     # A dotted name is looked up as in a config, so that plugins of other packages can take part.
     cls = MMENGINE_MODELS.get(name) if '.' in name else MODELS.module_dict.get(name)
     if not inspect.isclass(cls):
-        names = [BASELINE, *known_attention()]
+        names = [BASELINE, *attention_names()]
         by_lower = {n.lower(): n for n in names}
         near = [by_lower[n] for n in difflib.get_close_matches(name.split('.')[-1].lower(), by_lower, n=3)]
         hint = f'did you mean {", ".join(near)}?' if near else f'there are {", ".join(names)}'

@@ -1,6 +1,7 @@
 """The classes of the sets that have converters, in the order that fixes their ids in the converted files: 1..N."""
 
-# The toolkit's order; its categories 0 (ignored regions) and 11 (others) are no classes.
+# The toolkit's order, categories 1..10; its other two are no classes.
+VISDRONE_IGNORED_REGION, VISDRONE_OTHERS = 0, 11
 VISDRONE = (
     'pedestrian',
     'people',

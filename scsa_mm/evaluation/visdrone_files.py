@@ -8,12 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ['CLASSES', 'IGNORED_REGION', 'OTHERS', 'read_annotations', 'read_detections', 'write_detections']
+from ..datasets.classes import VISDRONE_OTHERS as OTHERS
 
-# Categories 1 to 10, in this order; a model's label is the category less one.
-CLASSES = ('pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus', 'motor')
-IGNORED_REGION = 0
-OTHERS = 11
+__all__ = ['read_annotations', 'read_detections', 'write_detections']
 
 FIELDS = 8  # left, top, width, height, score, category, truncation, occlusion
 

@@ -9,8 +9,9 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from ..datasets.classes import VISDRONE as CLASSES
 from ..registry import METRICS
-from .visdrone_files import CLASSES, read_annotations, write_detections
+from .visdrone_files import read_annotations, write_detections
 from .visdrone_toolkit import evaluate
 
 __all__ = ['VisDroneMetric']

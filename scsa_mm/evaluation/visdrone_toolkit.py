@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .visdrone_files import CLASSES, IGNORED_REGION
+from ..datasets.classes import VISDRONE as CLASSES
+from ..datasets.classes import VISDRONE_IGNORED_REGION as IGNORED_REGION
 
 __all__ = ['drop_in_ignored_regions', 'evaluate']
 

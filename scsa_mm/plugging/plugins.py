@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from ..registry import MODELS
+from ..registry import MODELS, attention_names
 from .blocks import Stage, find_stages
 from .insertion import Insertion, insert, inserted, keep_start
 from .places import Place, match, owner_of
@@ -217,7 +217,7 @@ def _insertion(model: nn.Module, plugin: dict, place: Place, trial: Trial) -> In
     try:
         attention = MMENGINE_MODELS.build(dict(cfg, in_channels=flow.in_channels))
     except KeyError as error:
-        known = ', '.join(f'scsa_mm.{name}' for name, cls in MODELS.module_dict.items() if isinstance(cls, type))
+        known = ', '.join(f'scsa_mm.{name}' for name in attention_names())
         raise ValueError(f'no plugin type {cfg["type"]!r}; there are {known}, and those of mmcv') from error
     except (TypeError, ValueError) as error:
         raise type(error)(f'{place} ({flow.in_channels} channels): {error}') from error

@@ -71,14 +71,17 @@ class Trial:
                 self._note(error)
                 continue
             host.train(False)
-            runs = [run for s in sizes if self._complete(run := self._run(host, s, device))]
-            if len(runs) < 2:
-                runs = [run for s in _own_sizes(host) if self._complete(run := self._run(host, s, device))][:1]
-            if runs:
-                self.runs = runs
-                return
-            # Part of the targets is better than none: the rest may say their channels themselves.
-            self.runs = self.runs or [self._run(host, s, device) for s in sizes]
+            runs = [self._run(host, s, device) for s in sizes]
+            if not all(map(self._complete, runs)):
+                own = (self._run(host, s, device) for s in _own_sizes(host))
+                alone = next(filter(self._complete, own), None)
+                if alone is None:
+                    # Part of the targets is better than none: the rest may say their channels themselves.
+                    self.runs = self.runs or runs
+                    continue
+                runs = [alone]
+            self.runs = runs
+            return
 
     def _note(self, error: Exception) -> None:
         lines = str(error).strip().splitlines()

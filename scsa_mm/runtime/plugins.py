@@ -61,7 +61,7 @@ def check_plugins(cfg: Config) -> None:
     scope = cfg.get('default_scope') or 'mmengine'
     with DefaultScope.overwrite_default_scope(scope), MODELS.switch_scope_and_registry(scope) as registry:
         for path, part in _parts(cfg.get('model') or {}, 'model'):
-            _check_known(registry, part['type'], path)
+            _check_known(registry, path, 'model', part['type'])
         for path, host in _hosts(cfg.get('model'), 'model'):
             for plugin in host.get('plugins') or ():
                 _check_type(registry, plugin, path)
@@ -80,11 +80,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _check_known(registry: Registry, name: str, path: str) -> None:
-    if registry.get(name) is None:
-        raise UserError(
-            f'{path}: no model type {name!r} in the scope {registry.scope!r} or above{_near(registry, name)}'
-        )
+def _check_known(registry: Registry, path: str, what: str, name: object) -> None:
+    if isinstance(name, str) and registry.get(name) is None:
+        near = _near(registry, name)
+        raise UserError(f'{path}: no {what} type {name!r} in the scope {registry.scope!r} or above{near}')
 
 
 def _near(registry: Registry, name: str) -> str:
@@ -104,11 +103,7 @@ def _check_type(registry: Registry, plugin: dict, path: str) -> None:
             f"{path}.plugins: each plugin is dict(cfg=dict(type='SCSA'), stages=(...), position='after_conv2'), "
             f'got {plugin!r}'
         )
-    name = cfg['type']
-    if not isinstance(name, str) or registry.get(name) is not None:
-        return
-    near = _near(registry, name)
-    raise UserError(f'{path}.plugins: no plugin type {name!r} in the scope {registry.scope!r} or above{near}')
+    _check_known(registry, f'{path}.plugins', 'plugin', cfg['type'])
 
 
 def _check_host(registry: Registry, host: dict, path: str) -> None:

@@ -10,8 +10,8 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement, InstanceData
 
+from scsa_mm.datasets.classes import VISDRONE as CLASSES
 from scsa_mm.evaluation import VisDroneMetric, evaluate, read_detections
-from scsa_mm.evaluation.visdrone_files import CLASSES
 from tests.evaluation.visdrone_cases import FOLDER, NUMBERS, SIZES, golden, samples
 
 ANN_DIR = str(FOLDER / 'annotations')

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ...runtime.errors import UserError
+from ..classes import VISDRONE_IGNORED_REGION as REGION
+from ..classes import VISDRONE_OTHERS as OTHERS
 from .core import Box, Opener, Sample, Source
 from .files import IMAGE_SUFFIXES, Damaged, Folder, numbers, read_text, require_folder
 from .findings import Findings
@@ -17,7 +19,6 @@ from .findings import Findings
 SPLITS = ('train', 'val', 'test-dev')
 TREE = 'VisDrone2019-DET-{train,val,test-dev}/{images,annotations} below the data root'
 FIELDS = 8
-REGION, OTHERS = 0, 11
 
 
 def openers(root: Path, splits: Sequence[str] | None, keep_ignored: bool) -> dict[str, Opener]:
