@@ -13,6 +13,18 @@ import scsa_mm  # noqa: F401  (lets torch.load read the checkpoints that the too
 
 ROOT = Path(__file__).parents[1]
 TINY = 'tests/data/tiny_mask_rcnn.py'
+NO_GROUP_AT_EXIT = """
+import atexit, os, sys
+from pathlib import Path
+
+@atexit.register
+def check():
+    dist = sys.modules.get('torch.distributed')
+    threads = {file.read_text().strip() for file in Path('/proc/self/task').glob('*/comm')}
+    if dist and dist.is_initialized() or 'pt_gloo_runloop' in threads:
+        print('a process group is left', file=sys.stderr, flush=True)
+        os._exit(1)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +88,14 @@ def tool(environment):
         return done
 
     return run
+
+
+@pytest.fixture
+def no_group_at_exit(environment, tmp_path_factory, monkeypatch):
+    """Let each process of a tool fail that comes to its end with a process group or with threads of one."""
+    folder = tmp_path_factory.mktemp('at_exit')
+    (folder / 'sitecustomize.py').write_text(NO_GROUP_AT_EXIT)
+    monkeypatch.setitem(environment, 'PYTHONPATH', f'{folder}{os.pathsep}{ROOT}')
 
 
 @pytest.fixture(scope='session')

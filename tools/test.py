@@ -18,7 +18,7 @@ import scsa_mm  # noqa: F401  (registers the attention and lets torch.load read 
 from scsa_mm.runtime.checkpoints import check_fits, read_checkpoint
 from scsa_mm.runtime.config import add_common_arguments, config_of
 from scsa_mm.runtime.data import check_data
-from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
+from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes, process_group_ended
 from scsa_mm.runtime.errors import UserError, one_line_errors
 from scsa_mm.runtime.plugins import check_plugins
 from scsa_mm.runtime.report import describe_attention
@@ -120,6 +120,7 @@ def keep_training_config(cfg: Config) -> None:
     object.__setattr__(cfg, '_filename', f'{stem}.test.py')
 
 
+@process_group_ended()
 def main() -> None:
     args = parse_args()
     with one_line_errors():

@@ -27,7 +27,7 @@ from scsa_mm.runtime.checkpoints import (
 )
 from scsa_mm.runtime.config import add_common_arguments, config_of
 from scsa_mm.runtime.data import check_data, check_pretrained
-from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes
+from scsa_mm.runtime.devices import check_gpus, prepare_cpu_processes, process_group_ended
 from scsa_mm.runtime.errors import UserError, one_line_errors
 from scsa_mm.runtime.plugin_options import add_plugin_arguments, use_plugins
 from scsa_mm.runtime.plugins import check_plugins
@@ -106,6 +106,7 @@ def build_runner(cfg: Config, checkpoint: dict | None) -> Runner:
     return runner
 
 
+@process_group_ended()
 def main() -> None:
     args = parse_args()
     with one_line_errors():

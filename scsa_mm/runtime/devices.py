@@ -1,6 +1,9 @@
 """The devices that a run asks for, and running on the CPU where mmengine expects a GPU."""
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -45,6 +48,22 @@ def prepare_cpu_processes(cfg: Config) -> None:
         device_ids=None,
     )
     _without_sync_bn(cfg.model)
+
+
+@contextmanager
+def process_group_ended() -> Iterator[None]:
+    """At a normal end wait for the other processes and end the process group, if there is one.
+
+    Decorates a tool's ``main``. A thread of gloo that frees a tensor while the interpreter shuts down aborts the
+    process: "terminate called without an active exception". Ending the group joins these threads, but only if nothing
+    else holds it, as a runner does that is still in a variable or not yet collected. After an exception the others may
+    never come, so nobody waits for them.
+    """
+    yield
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # a runner is part of reference cycles
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _without_sync_bn(node: object) -> None:

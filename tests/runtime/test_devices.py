@@ -1,10 +1,14 @@
-"""GPUs that are asked for and not there."""
+"""GPUs that are asked for and not there, and the end of several processes."""
 
+import os
+
+import mmengine.runner  # noqa: F401  (as in the tools: torch.distributed.nn, if first imported later, keeps the group)
 import pytest
 import torch
+import torch.distributed as dist
 
 from scsa_mm.runtime import launch
-from scsa_mm.runtime.devices import check_gpus
+from scsa_mm.runtime.devices import check_gpus, process_group_ended
 from scsa_mm.runtime.errors import UserError
 from scsa_mm.runtime.launch import torchrun_arguments
 
@@ -70,3 +74,45 @@ def test_a_process_that_fails_ends_the_launch_with_its_status(tmp_path, capfd):
     assert caught.value.code == 1
     err = capfd.readouterr().err
     assert 'error: no' in err and 'Traceback' not in err
+
+
+@pytest.fixture
+def train(tmp_path):
+    """A tool's main, whose runner takes part in a process group and in a reference cycle."""
+
+    @process_group_ended()
+    def main(error=None):
+        dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+        runner = [torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))]
+        runner.append(runner)
+        if error:
+            raise error
+
+    yield main
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def threads():
+    return set(os.listdir('/proc/self/task'))
+
+
+@pytest.fixture
+def waited(monkeypatch):
+    """The calls of barrier."""
+    calls = []
+    monkeypatch.setattr(dist, 'barrier', lambda: calls.append('barrier'))
+    return calls
+
+
+def test_the_threads_of_a_process_group_end_with_it(train, waited):
+    before = threads()
+    train()
+    assert not dist.is_initialized() and waited == ['barrier']
+    assert threads() <= before
+
+
+def test_a_process_that_fails_waits_for_no_other(train, waited):
+    with pytest.raises(ValueError, match='^no$'):
+        train(ValueError('no'))
+    assert dist.is_initialized() and not waited

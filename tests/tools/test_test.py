@@ -26,7 +26,7 @@ def predictions(path):
     return {s['img_id']: [s['pred_instances'][k].numpy() for k in ('bboxes', 'scores', 'labels')] for s in samples}
 
 
-def test_one_process_and_two_agree_to_the_last_digit(trained, tool, tmp_path):
+def test_one_process_and_two_agree_to_the_last_digit(trained, tool, no_group_at_exit, tmp_path):
     checkpoint = trained / 'epoch_2.pth'
     low = ['--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
     found = []

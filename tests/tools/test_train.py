@@ -51,7 +51,7 @@ def test_the_config_in_the_work_dir_repeats_the_run(trained, tool, tmp_path):
     assert same(weights(tmp_path / 'epoch_2.pth'), weights(trained / 'epoch_2.pth'))
 
 
-def test_two_processes_on_the_cpu(tool, tmp_path):
+def test_two_processes_on_the_cpu(tool, no_group_at_exit, tmp_path):
     tool('dist_train.sh', TINY, 2, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1')
     states = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)[KEY]
     assert len(states) == 2
