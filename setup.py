@@ -18,6 +18,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['scsa_mm', 'scsa_mm.*']),
+    package_data={'scsa_mm.ops.native': ['*.cpp', '*.h']},
     # torch, mmengine, mmcv and the mm packages are missing on purpose: the user has them, perhaps as OneDL forks whose
     # distributions have other names, and pip must not touch them.
     install_requires=['defusedxml', 'matplotlib', 'rich'],

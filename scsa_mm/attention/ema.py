@@ -6,9 +6,12 @@ Source of the parameter names: https://github.com/YOLOonMe/EMA-attention-module.
 
 from torch import Tensor, nn
 
-from ..ops.ema import ema
+from ..ops.dispatch import check_backend, choose
+from ..ops.ema import OPERATOR, Options, Weights
+from ..ops.function import run
 from ..registry import register_attention
 from ._checks import check_divisible, check_positive_int
+from ._layers import affine
 
 
 @register_attention(in_root=False)
@@ -24,6 +27,7 @@ class EMA(nn.Module):
             about halves the features). It changes two things. The last gate is doubled, so that a logit of 0 means
             1, now and after training; and the norm and the 3x3 convolution start at 0. Parameters and their names stay
             the same, but weights trained with one setting do not fit the other.
+        backend: What computes it; ``'auto'`` is the fastest that can, see :mod:`scsa_mm.ops.dispatch`.
 
     Shape:
         (B, C, H, W) -> (B, C, H, W), same dtype; H, W >= 1.
@@ -38,7 +42,7 @@ class EMA(nn.Module):
 
     _abbr_ = 'ema'
 
-    def __init__(self, in_channels: int, groups: int = 32, identity_init: bool = False) -> None:
+    def __init__(self, in_channels: int, groups: int = 32, identity_init: bool = False, backend: str = 'auto') -> None:
         super().__init__()
         check_positive_int('EMA', 'in_channels', in_channels)
         check_positive_int('EMA', 'groups', groups)
@@ -46,6 +50,7 @@ class EMA(nn.Module):
         c = in_channels // groups
         self.groups = groups
         self.identity_init = identity_init
+        self.backend = check_backend(backend, 'EMA: backend')
         self.conv1x1 = nn.Conv2d(c, c, 1)
         self.gn = nn.GroupNorm(c, c)
         self.conv3x3 = nn.Conv2d(c, c, 3, padding=1)
@@ -59,14 +64,11 @@ class EMA(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ema(
-            x,
-            self.groups,
-            self.conv1x1.weight,
-            self.conv1x1.bias,
-            self.gn.weight,
-            self.gn.bias,
-            self.conv3x3.weight,
-            self.conv3x3.bias,
-            unit=self.identity_init,
-        )
+        return run(OPERATOR, x, *self._arguments(), self.backend)
+
+    def backend_for(self, x: Tensor) -> str:
+        """Which backend computes ``x``, and why not a faster one."""
+        return str(choose(OPERATOR, x, *self._arguments(), self.backend))
+
+    def _arguments(self) -> tuple[Weights, Options]:
+        return Weights(*map(affine, (self.conv1x1, self.gn, self.conv3x3))), Options(self.groups, self.identity_init)

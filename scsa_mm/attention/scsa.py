@@ -8,18 +8,17 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..ops.scsa import channel_gate, spatial_gates
-from ..ops.scsa.reference import Affine
+from ..ops.arithmetic import Affine
+from ..ops.dispatch import check_backend, choose
+from ..ops.function import run
+from ..ops.scsa import OPERATOR, Options, Weights, channel_gate, spatial_gates
 from ..registry import register_attention
 from ._checks import check_choice, check_divisible, check_kernel_sizes, check_positive_int, check_probability
+from ._layers import affine
 
 GATES = ('sigmoid', 'softmax')
 DOWN_SAMPLE_MODES = ('avg_pool', 'max_pool')
 SUB_FEATURES = 4
-
-
-def _affine(layer: nn.Module) -> Affine:
-    return Affine(layer.weight, layer.bias)
 
 
 # The halves are mixins, not submodules, so that the parameters of SCSA have the flat names of the published
@@ -39,17 +38,9 @@ class _SpatialHalf:
         self.norm_h = nn.GroupNorm(SUB_FEATURES, in_channels)
         self.norm_w = nn.GroupNorm(SUB_FEATURES, in_channels)
 
-    def _spatial(self, x: Tensor) -> Tensor:
+    def _spatial_weights(self) -> tuple[tuple[Affine, ...], Affine, Affine]:
         convs = (self.local_dwc, self.global_dwc_s, self.global_dwc_m, self.global_dwc_l)
-        a_h, a_w = spatial_gates(
-            x,
-            [_affine(c) for c in convs],
-            _affine(self.norm_h),
-            _affine(self.norm_w),
-            gate=self.gate,
-            unit=self.identity_init,
-        )
-        return x * a_h * a_w
+        return tuple(map(affine, convs)), affine(self.norm_h), affine(self.norm_w)
 
     def _zero_spatial(self) -> None:
         for norm in (self.norm_h, self.norm_w):
@@ -97,13 +88,11 @@ class _ChannelHalf:
             nn.Conv2d(in_channels, in_channels, 1, groups=in_channels, bias=qkv_bias) for _ in range(3)
         )
 
-    def _channel(self, x: Tensor) -> Tensor:
-        return x * channel_gate(
-            x,
-            _affine(self.norm),
-            _affine(self.q),
-            _affine(self.k),
-            _affine(self.v),
+    def _channel_weights(self) -> tuple[Affine, ...]:
+        return tuple(map(affine, (self.norm, self.q, self.k, self.v)))
+
+    def _options(self) -> Options:
+        return Options(
             num_heads=self.num_heads,
             window_size=self.window_size,
             down_sample_mode=self.down_sample_mode,
@@ -155,7 +144,8 @@ class SMSA(_SpatialHalf, nn.Module):
             self._zero_spatial()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._spatial(x)
+        a_h, a_w = spatial_gates(x, *self._spatial_weights(), gate=self.gate, unit=self.identity_init)
+        return x * a_h * a_w
 
 
 @register_attention(in_root=True)
@@ -204,7 +194,7 @@ class PCSA(_ChannelHalf, nn.Module):
             self._zero_channel()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._channel(x)
+        return x * channel_gate(x, *self._channel_weights(), **self._options()._asdict())
 
 
 @register_attention(in_root=True)
@@ -229,6 +219,7 @@ class SCSA(_SpatialHalf, _ChannelHalf, nn.Module):
             by the number of entries), so that a logit of 0 means 1, now and after training; and the norms of the
             strips and the values start at 0. Parameters and their names stay the same, but weights trained with one
             setting do not fit the other.
+        backend: What computes it; ``'auto'`` is the fastest that can, see :mod:`scsa_mm.ops.dispatch`.
 
     Shape:
         (B, C, H, W) -> (B, C, H, W), same dtype and memory format; H, W >= 1.
@@ -254,9 +245,11 @@ class SCSA(_SpatialHalf, _ChannelHalf, nn.Module):
         gate: str = 'sigmoid',
         attn_drop: float = 0.0,
         identity_init: bool = False,
+        backend: str = 'auto',
     ) -> None:
         super().__init__()
         self.identity_init = identity_init
+        self.backend = check_backend(backend, 'SCSA: backend')
         self._add_spatial(in_channels, kernel_sizes, gate)
         self._add_channel(in_channels, num_heads, window_size, qkv_bias, down_sample_mode, gate, attn_drop)
         self.init_weights()
@@ -268,4 +261,11 @@ class SCSA(_SpatialHalf, _ChannelHalf, nn.Module):
             self._zero_channel()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._channel(self._spatial(x))
+        return run(OPERATOR, x, *self._arguments(), self.backend)
+
+    def backend_for(self, x: Tensor) -> str:
+        """Which backend computes ``x``, and why not a faster one."""
+        return str(choose(OPERATOR, x, *self._arguments(), self.backend))
+
+    def _arguments(self) -> tuple[Weights, Options]:
+        return Weights(*self._spatial_weights(), *self._channel_weights()), self._options()

@@ -5,20 +5,29 @@ Paper: SCSA: Exploring the Synergistic Effects Between Spatial and Channel Atten
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-EPS = 1e-5
+from ..arithmetic import EPS, Affine
+from .arguments import Options, Weights
 
 
-class Affine(NamedTuple):
-    """Weight and bias of a layer; the bias may be missing."""
+def scsa(x: Tensor, weights: Weights, options: Options) -> Tensor:
+    """Spatial and channel synergistic attention: PCSA(SMSA(x)).
 
-    weight: Tensor
-    bias: Tensor | None
+    Args:
+        x: (B, C, H, W); C a multiple of 4.
+        weights: See :class:`Weights`.
+        options: See :class:`Options`.
+
+    Returns:
+        (B, C, H, W), in the dtype of ``x``.
+    """
+    a_h, a_w = spatial_gates(x, weights.convs, weights.norm_h, weights.norm_w, options.gate, options.unit)
+    x = x * a_h * a_w
+    return x * channel_gate(x, *weights[3:], **options._asdict())
 
 
 def _gate(z: Tensor, kind: str, dim: int, unit: bool) -> Tensor:
@@ -51,15 +60,18 @@ def spatial_gates(
         Row gates (B, C, H, 1) and column gates (B, C, 1, W), in the dtype of ``x``.
     """
 
-    def strip(s: Tensor, norm: Affine) -> Tensor:
-        parts = [
-            F.conv1d(p, c.weight, c.bias, padding=c.weight.shape[-1] // 2, groups=c.weight.shape[0])
-            for p, c in zip(s.chunk(len(convs), dim=1), convs, strict=True)
-        ]
-        z = _group_norm(torch.cat(parts, dim=1), len(convs), norm)
-        return _gate(z, gate, 2, unit).to(x.dtype)
+    a_h = strip_gate(x.mean(3), convs, norm_h, gate, unit).to(x.dtype)
+    a_w = strip_gate(x.mean(2), convs, norm_w, gate, unit).to(x.dtype)
+    return a_h.unsqueeze(3), a_w.unsqueeze(2)
 
-    return strip(x.mean(3), norm_h).unsqueeze(3), strip(x.mean(2), norm_w).unsqueeze(2)
+
+def strip_gate(strip: Tensor, convs: Sequence[Affine], norm: Affine, gate: str, unit: bool) -> Tensor:
+    """Gate (B, C, L) of the strip (B, C, L); the rest as in :func:`spatial_gates`."""
+    parts = [
+        F.conv1d(part, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2, groups=conv.weight.shape[0])
+        for part, conv in zip(strip.chunk(len(convs), dim=1), convs, strict=True)
+    ]
+    return _gate(_group_norm(torch.cat(parts, dim=1), len(convs), norm), gate, 2, unit)
 
 
 def _pool(x: Tensor, window_size: int, mode: str) -> Tensor:
@@ -117,9 +129,25 @@ def channel_gate(
     Returns:
         (B, C, 1, 1), in the dtype of ``x``.
     """
-    b, c = x.shape[:2]
+    pooled = _pool(x, window_size, down_sample_mode)
+    return pooled_gate(pooled, norm, q, k, v, num_heads, gate, attn_drop, unit).to(x.dtype)
+
+
+def pooled_gate(
+    pooled: Tensor,
+    norm: Affine,
+    q: Affine,
+    k: Affine,
+    v: Affine,
+    num_heads: int,
+    gate: str,
+    attn_drop: float,
+    unit: bool,
+) -> Tensor:
+    """Gate (B, C, 1, 1) of the pooled map (B, C, h, w); the rest as in :func:`channel_gate`."""
+    b, c = pooled.shape[:2]
     d = c // num_heads
-    y = _group_norm(_pool(x, window_size, down_sample_mode), 1, norm)
+    y = _group_norm(pooled, 1, norm)
     # Heads are consecutive channels: (B, heads, d, n).
     queries, keys, values = (
         F.conv2d(y, p.weight, p.bias, groups=c).flatten(2).unflatten(1, (num_heads, d)) for p in (q, k, v)
@@ -129,4 +157,4 @@ def channel_gate(
     attn = F.dropout(attn, attn_drop)
     # The mean over positions commutes with the product: take it of the values, and d*d*n multiplications are saved.
     z = (attn @ values.mean(3, keepdim=True)).reshape(b, c, 1, 1)
-    return _gate(z, gate, 1, unit).to(x.dtype)
+    return _gate(z, gate, 1, unit)

@@ -1,0 +1,39 @@
+"""What the operators have in common: parameters of a layer, eps, and the dtype in which sums are made."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+EPS = 1e-5  # of every norm, as published
+
+
+class Affine(NamedTuple):
+    """Weight and bias of a layer; the bias may be missing."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """float64 for float64, float32 for all narrower ones."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Channels-last if ``x`` has it and is not contiguous; contiguous for all else."""
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def flatten_layers(layers: Iterable[Affine]) -> list[Tensor | None]:
+    return [tensor for layer in layers for tensor in layer]
+
+
+def layers_of(flat: Iterable[Tensor | None]) -> Iterator[Affine]:
+    """The layers that :func:`flatten_layers` took apart."""
+    tensors = iter(flat)
+    for weight in tensors:
+        yield Affine(weight, next(tensors))

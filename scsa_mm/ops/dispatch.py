@@ -1,0 +1,180 @@
+"""Which implementation of an operator runs.
+
+An operator has a plain reference, which runs everywhere, and faster backends, which are exact too:
+
+- ``triton``: kernels for NVIDIA GPUs;
+- ``cpp``: compiled loops for the CPU;
+- ``lean``: PyTorch on any device, with little memory.
+
+``auto`` takes the first that can run. Another can be asked for, in this order of precedence: the argument ``backend``
+of a module or function, :func:`use_backend`, the environment variable SCSA_MM_BACKEND. What cannot run is replaced by
+the next that can, with one line in the log: nothing fails that the reference could compute.
+"""
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .torch_versions import is_compiling
+
+VARIABLE = 'SCSA_MM_BACKEND'
+BACKENDS = ('auto', 'triton', 'cpp', 'lean', 'reference')
+FASTEST_FIRST = BACKENDS[1:-1]
+
+_asked: ContextVar[str] = ContextVar('scsa_mm_backend', default='')
+_failed: dict[tuple[str, str], str] = {}  # (operator, backend): why it is not tried again in this process
+_logged: set[tuple[str, ...]] = set()
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator on feature maps.
+
+    Args:
+        name: As the log has it.
+        package: Where its backends are, one module each.
+        reference: ``(x, weights, options) -> Tensor`` in plain PyTorch.
+        flatten: Weights to a list of tensors, None for one that is missing.
+        unflatten: And back.
+    """
+
+    name: str
+    package: str
+    reference: Callable[[Tensor, Any, Any], Tensor]
+    flatten: Callable[[Any], list[Tensor | None]]
+    unflatten: Callable[[Sequence[Tensor | None]], Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that runs, and why not those before it.
+
+    Args:
+        backend: Its name.
+        module: Its module; None for the reference.
+        refused: Other backends and the reasons.
+        worth_a_line: Whether the log should have it; not where plain operations are what is wanted, as when tracing.
+    """
+
+    backend: str
+    module: ModuleType | None
+    refused: tuple[tuple[str, str], ...] = ()
+    worth_a_line: bool = True
+
+    def __str__(self) -> str:
+        reasons = '; '.join(f'{name}: {reason}' for name, reason in self.refused)
+        return f'{self.backend} ({reasons})' if reasons else self.backend
+
+
+def check_backend(name: str, where: str) -> str:
+    """The name, if there is such a backend.
+
+    Raises:
+        ValueError: if not.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f'{where} must be one of {", ".join(map(repr, BACKENDS))}, got {name!r}')
+    return name
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Ask for a backend in this block and thread, as ``with use_backend('reference'):``.
+
+    Raises:
+        ValueError: if there is no such backend.
+    """
+    token = _asked.set(check_backend(name, 'backend'))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str = 'auto') -> Choice:
+    """The backend for this input, found without running it."""
+    if backend == 'auto':
+        backend = _asked.get() or check_backend(os.environ.get(VARIABLE) or 'auto', f'the variable {VARIABLE}')
+    if backend == 'reference':
+        return Choice('reference', None)
+    if reason := _needs_plain_operations(x) or _does_not_fit(x, operator.flatten(weights)):
+        return Choice('reference', None, (('fast backends', reason),), worth_a_line=False)
+    refused = []
+    order = FASTEST_FIRST if backend == 'auto' else dict.fromkeys((backend, 'lean'))
+    for name in order:
+        module, reason = _look_at(operator, name, x, weights, options)
+        if not reason:
+            return Choice(name, module, tuple(refused))
+        refused.append((name, reason))
+    return Choice('reference', None, tuple(refused))
+
+
+def _look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any) -> tuple[ModuleType | None, str]:
+    if name == 'triton' and not x.is_cuda and os.environ.get('TRITON_INTERPRET') != '1':
+        return None, f'x is on {x.device}'  # said without importing Triton
+    if reason := _failed.get((operator.name, name)):
+        return None, reason
+    try:
+        module = importlib.import_module(f'{operator.package}.{name}')
+    except ImportError as error:
+        return None, give_up(operator, name, error)
+    return module, module.unsupported(x, weights, options)
+
+
+def _needs_plain_operations(x: Tensor) -> str:
+    """Who records operations must see PyTorch's own."""
+    if is_compiling():
+        return 'torch.compile fuses the plain operations'
+    if torch.jit.is_tracing() or torch.jit.is_scripting():
+        return 'tracing'
+    if torch.onnx.is_in_onnx_export():
+        return 'ONNX export'
+    if torch._C._are_functorch_transforms_active():
+        return 'torch.func'
+    if type(x) not in (Tensor, nn.Parameter):
+        return f'x is a {type(x).__name__}'
+    if x.device.type == 'meta':
+        return 'x has no data'
+    return ''
+
+
+def _does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
+    """What the reference refuses, in PyTorch's words, or computes without any loop of ours."""
+    if x.dim() != 4:
+        return f'x has {x.dim()} dimensions'
+    if not x.numel():
+        return 'x is empty'
+    if not x.is_floating_point():
+        return f'x is {x.dtype}'
+    elsewhere = next((t.device for t in flat if t is not None and t.device != x.device), None)
+    return '' if elsewhere is None else f'x is on {x.device}, a weight on {elsewhere}'
+
+
+def give_up(operator: Operator, backend: str, error: Exception) -> str:
+    """Remember that a backend does not work here, and say so; returns the reason."""
+    reason = f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
+    _failed[operator.name, backend] = reason
+    log_once((operator.name, backend, 'failed'), f'{operator.name}: {backend} cannot run here ({reason})')
+    return reason
+
+
+def log_once(key: tuple[str, ...], line: str) -> None:
+    if key not in _logged:
+        _logged.add(key)
+        print_log(line, logger='current')
+
+
+def log_choice(operator: Operator, x: Tensor, choice: Choice) -> None:
+    """One line for each operator, device, dtype and choice."""
+    key = (operator.name, x.device.type, str(x.dtype), str(choice))
+    if choice.worth_a_line and key not in _logged:  # the line costs more than the look
+        log_once(key, f'{operator.name} on {x.device.type}, {str(x.dtype).removeprefix("torch.")}: {choice}')

@@ -1,0 +1,109 @@
+"""Run an operator with its fastest backend, as one step of autograd."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dispatch import Choice, Operator, choose, give_up, log_choice
+from .torch_versions import OutOfMemoryError, is_compiling
+
+
+def run(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str = 'auto') -> Tensor:
+    """The operator's output for x (B, C, H, W), in its dtype.
+
+    Args:
+        operator: What to compute.
+        x: Feature map.
+        weights: As the operator's reference takes them.
+        options: Likewise.
+        backend: One of ``dispatch.BACKENDS``.
+
+    Raises:
+        ValueError: if there is no such backend.
+    """
+    if is_compiling():  # first, as nothing of the choice can be compiled
+        return operator.reference(x, weights, options)
+    choice = choose(operator, x, weights, options, backend)
+    log_choice(operator, x, choice)
+    if choice.module is None:
+        return operator.reference(x, weights, options)
+    flat = operator.flatten(weights)
+    try:
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *flat)):
+            return _Exact.apply(operator, choice, options, x, *flat)
+        return _forward(choice, x, weights, options)[0]
+    except _BackendFailed as failure:
+        y = operator.reference(x, weights, options)  # raises the user's own mistake, in PyTorch's words
+        give_up(operator, choice.backend, failure.__cause__)
+        return y
+
+
+class _BackendFailed(Exception):
+    """Its cause says why. Of its own type: activation checkpointing ends a forward pass by an exception."""
+
+
+def _forward(choice: Choice, x: Tensor, weights: Any, options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+    try:
+        with _on_device_of(x):
+            return choice.module.forward(x, weights, options)
+    except OutOfMemoryError:
+        raise  # the reference needs more
+    except Exception as error:
+        raise _BackendFailed from error
+
+
+class _Exact(torch.autograd.Function):
+    """Keeps x, the weights and what the backend names; all of which activation checkpointing can take over."""
+
+    @staticmethod
+    def forward(ctx, operator: Operator, choice: Choice, options: Any, x: Tensor, *flat: Tensor | None) -> Tensor:
+        y, kept = _forward(choice, x, operator.unflatten(flat), options)
+        ctx.operator, ctx.choice, ctx.options, ctx.count = operator, choice, options, len(flat)
+        ctx.save_for_backward(x, *flat, *kept)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *rest = ctx.saved_tensors
+        flat, kept = rest[: ctx.count], tuple(rest[ctx.count :])
+        grads = None if torch.is_grad_enabled() else _backward(ctx, grad, x, flat, kept)
+        if grads is None:
+            grads = _through_reference(ctx, grad, x, flat)
+        return None, None, None, *grads
+
+
+def _backward(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None], kept: tuple[Tensor, ...]) -> list | None:
+    """The backend's gradients; None if it failed."""
+    try:
+        with _on_device_of(x):
+            grad_x, grads = ctx.choice.module.backward(grad, x, ctx.operator.unflatten(flat), ctx.options, kept)
+        return [grad_x, *grads]
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        give_up(ctx.operator, ctx.choice.backend, error)
+        return None
+
+
+def _through_reference(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The same by autograd, which can be differentiated again (``create_graph=True``)."""
+    inputs = [x, *flat]
+    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not again:
+            inputs = [None if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate(inputs)]
+        y = ctx.operator.reference(inputs[0], ctx.operator.unflatten(inputs[1:]), ctx.options)
+        found = torch.autograd.grad(y, [inputs[i] for i in wanted], grad, create_graph=again)
+    grads = [None] * len(inputs)
+    for i, value in zip(wanted, found, strict=True):
+        grads[i] = value
+    return grads
+
+
+def _on_device_of(x: Tensor) -> AbstractContextManager:
+    """Kernels go to the current GPU, which need not be that of x."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -1,0 +1,70 @@
+"""What SCSA is computed from beside the feature map."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..arithmetic import Affine, flatten_layers, layers_of
+
+
+class Weights(NamedTuple):
+    """Parameters of SCSA for C channels.
+
+    Args:
+        convs: Depthwise 1-D convolutions, one per quarter of the channels: weight (C/4, 1, k), k odd, and bias (C/4,).
+        norm_h: GroupNorm of the row strips with four groups, (C,) each; ``norm_w`` that of the column strips.
+        norm: GroupNorm of the pooled map with one group, (C,) each.
+        q: Scale of the queries per channel, (C, 1, 1, 1), with or without bias (C,); ``k`` and ``v`` likewise.
+    """
+
+    convs: tuple[Affine, Affine, Affine, Affine]
+    norm_h: Affine
+    norm_w: Affine
+    norm: Affine
+    q: Affine
+    k: Affine
+    v: Affine
+
+
+class Options(NamedTuple):
+    """Settings of SCSA.
+
+    Args:
+        num_heads: Heads of the self-attention between channels; divides C.
+        window_size: Side of the pooling window, cut to the map where that is smaller; -1 pools the whole map.
+        down_sample_mode: ``'avg_pool'`` or ``'max_pool'``.
+        gate: ``'sigmoid'``, or ``'softmax'`` (over the strip, and over the channels).
+        attn_drop: Probability with which an attention weight is dropped, here and now (0 when evaluating).
+        unit: Scale the gates so that a logit of 0 means 1.
+    """
+
+    num_heads: int = 1
+    window_size: int = 7
+    down_sample_mode: str = 'avg_pool'
+    gate: str = 'sigmoid'
+    attn_drop: float = 0.0
+    unit: bool = False
+
+
+def flatten(weights: Weights) -> list[Tensor | None]:
+    """All tensors in a fixed order; 20, None for a bias that is missing."""
+    return flatten_layers((*weights.convs, *weights[1:]))
+
+
+def unflatten(flat: Iterable[Tensor | None]) -> Weights:
+    layers = tuple(layers_of(flat))
+    return Weights(layers[:4], *layers[4:])
+
+
+def window(height: int, width: int, options: Options) -> tuple[int, int]:
+    """Height and width of the pooling window on a map of this size."""
+    if options.window_size == -1:
+        return height, width
+    return min(options.window_size, height), min(options.window_size, width)
+
+
+def channels_differ(x: Tensor, weights: Weights) -> str:
+    """Why the weights do not fit x; empty if they do. The reference says it in PyTorch's words."""
+    channels = weights.norm.weight.shape[0]
+    return '' if x.shape[1] == channels else f'x has {x.shape[1]} channels, the weights {channels}'

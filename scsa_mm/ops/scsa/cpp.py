@@ -1,0 +1,84 @@
+"""SCSA on the CPU, in C++ (native/scsa.cpp).
+
+Paper: arXiv 2407.05128, section 3. The algebra is that of ``lean``; what PyTorch does in a hundred small operations, each
+longer than its arithmetic on the maps of a detector's later stages, is done in one call here.
+"""
+
+from array import array
+
+import torch
+from torch import Tensor
+
+from ..arithmetic import memory_format, sum_dtype
+from ..native.calls import DTYPES, call
+from .arguments import Options, Weights, channels_differ, flatten, window
+
+Kept = tuple[Tensor, Tensor, Tensor]
+
+
+def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
+    """Why this cannot be run; empty if it can."""
+    if x.device.type != 'cpu':
+        return f'x is on {x.device}'
+    if x.dtype not in DTYPES:
+        return f'x is {x.dtype}'
+    if options.gate != 'sigmoid':
+        return f'gate={options.gate!r}'
+    if options.down_sample_mode != 'avg_pool':
+        return f'down_sample_mode={options.down_sample_mode!r}'
+    if options.attn_drop:
+        return 'attn_drop while training'
+    biases = [layer.bias is not None for layer in (weights.q, weights.k, weights.v)]
+    if any(biases) != all(biases):
+        return 'some of q, k, v have a bias'
+    return channels_differ(x, weights)
+
+
+def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
+    """SCSA of x (B, C, H, W), and what backward needs beside x: strips (B, C, H), (B, C, W) and pooled map."""
+    x = _dense(x)
+    kh, kw = window(*x.shape[2:], options)
+    sizes = (x.shape[2],), (x.shape[3],), (x.shape[2] // kh, x.shape[3] // kw)
+    kept = tuple(x.new_empty((*x.shape[:2], *size), dtype=sum_dtype(x)) for size in sizes)
+    out = torch.empty_like(x)
+    call('scsa_forward', x, DTYPES[x.dtype], _numbers(x, weights, options), _packed(weights, x), *kept, out)
+    return out, kept
+
+
+def backward(
+    grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Gradients of x and of all weights."""
+    x = _dense(x)
+    grad = grad.contiguous(memory_format=memory_format(x))
+    grad_x, packed = torch.empty_like(x), _packed(weights, x)
+    # One row an image, so that no two threads add to one number.
+    grads = packed.new_empty((len(x), len(packed)))
+    call('scsa_backward', grad, x, DTYPES[x.dtype], _numbers(x, weights, options), packed, *kept, grad_x, grads)
+    flat = flatten(weights)
+    parts = iter(grads.sum(0).split([t.numel() for t in flat if t is not None]))
+    return grad_x, [None if t is None else next(parts).reshape(t.shape).to(t.dtype) for t in flat]
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=memory_format(x))
+
+
+def _numbers(x: Tensor, weights: Weights, options: Options) -> array:
+    """As native/scsa.cpp lists them."""
+    return array(
+        'q',
+        (
+            *x.shape,
+            memory_format(x) == torch.channels_last,
+            *(conv.weight.shape[-1] for conv in weights.convs),
+            options.num_heads,
+            *window(*x.shape[2:], options),
+            weights.q.bias is not None,
+            options.unit,
+        ),
+    )
+
+
+def _packed(weights: Weights, x: Tensor) -> Tensor:
+    return torch.cat([t.detach().reshape(-1).to(sum_dtype(x)) for t in flatten(weights) if t is not None])

@@ -1,0 +1,64 @@
+"""How exact a backend is, measured against the plain reference in float64."""
+
+import math
+
+import torch
+
+from scsa_mm.ops.dispatch import choose
+from scsa_mm.ops.function import run
+
+FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
+SEEDS = 8  # a single draw of a few numbers says little about an error
+
+
+def results(operator, backend, x, grad, flat, options):
+    """Output and all gradients, by name."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    flat = [None if t is None else t.clone().requires_grad_() for t in flat]
+    weights = operator.unflatten(flat)
+    choice = choose(operator, x, weights, options, backend)
+    assert choice.backend == backend, str(choice)
+    y = run(operator, x, weights, options, backend)
+    y.backward(grad)
+    found = {'y': y.detach(), 'grad_x': x.grad}
+    found.update({f'grad {i}': t.grad for i, t in enumerate(flat) if t is not None})
+    return found
+
+
+def error_ratios(operator, backend, draw, options, dtype, memory_format='contiguous'):
+    """The backend's error over that of the reference in the same dtype, by tensor; an error as large gives 1 or less.
+
+    Args:
+        draw: ``seed -> (x, grad, flat weights)`` in float64.
+        memory_format: Of x; ``grad`` has the other one.
+
+    The geometric mean over all seeds of ratios of root mean square errors. To that of the reference comes half a unit
+    in the last place of the tensor, which a result can be off by rounding alone; of at least a hundredth of the largest
+    tensor, as a gradient that is zero by cancellation is known no better.
+    """
+    other = {'contiguous': 'channels_last', 'channels_last': 'contiguous'}[memory_format]
+    logs = {}
+    for seed in range(SEEDS):
+        x, grad, flat = draw(seed)
+        x, grad, *flat = (None if t is None else t.to(dtype) for t in (x, grad, *flat))
+        x = x.contiguous(memory_format=FORMATS[memory_format])
+        grad = grad.contiguous(memory_format=FORMATS[other])
+        exact = results(operator, 'reference', *_double(x, grad), _double(*flat), options)
+        plain = results(operator, 'reference', x, grad, flat, options)
+        fast = results(operator, backend, x, grad, flat, options)
+        assert fast['y'].is_contiguous(memory_format=FORMATS[memory_format])
+        sizes = {name: _rms(truth) for name, truth in exact.items()}
+        for name, truth in exact.items():
+            assert fast[name].dtype == dtype
+            rounding = torch.finfo(dtype).eps / 2 * max(sizes[name], 1e-2 * max(sizes.values()))
+            ratio = _rms(fast[name] - truth) / (_rms(plain[name] - truth) + rounding)
+            logs.setdefault(name, []).append(math.log(max(ratio, 1e-9)))
+    return {name: math.exp(sum(values) / SEEDS) for name, values in logs.items()}
+
+
+def _rms(values):
+    return values.double().square().mean().sqrt().item()
+
+
+def _double(*tensors):
+    return [None if t is None else t.double() for t in tensors]

@@ -1,0 +1,196 @@
+"""Which backend runs, and what happens when one cannot."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from scsa_mm.attention import EMA, SCSA
+from scsa_mm.ops import dispatch, use_backend
+from scsa_mm.ops.native import compilation
+
+X = torch.randn(2, 8, 9, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    monkeypatch.setattr(dispatch, '_failed', {})
+    monkeypatch.setattr(dispatch, '_logged', set())
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    found = []
+    monkeypatch.setattr(dispatch, 'print_log', lambda line, **_: found.append(line))
+    return found
+
+
+def chosen(module, x=X):
+    return module.backend_for(x).split(' ')[0]
+
+
+@pytest.mark.parametrize('module', [SCSA(8), EMA(8, groups=4)], ids=['SCSA', 'EMA'])
+class TestChoice:
+    def test_the_fastest_by_default(self, module):
+        assert chosen(module) == 'cpp'
+
+    def test_the_context_manager(self, module):
+        with use_backend('lean'):
+            assert chosen(module) == 'lean'
+            with use_backend('reference'):
+                assert chosen(module) == 'reference'
+            assert chosen(module) == 'lean'
+        assert chosen(module) == 'cpp'
+
+    def test_the_variable(self, module, monkeypatch):
+        monkeypatch.setenv(dispatch.VARIABLE, 'lean')
+        assert chosen(module) == 'lean'
+        with use_backend('reference'):
+            assert chosen(module) == 'reference'
+
+    def test_the_argument_comes_before_both(self, module, monkeypatch):
+        monkeypatch.setenv(dispatch.VARIABLE, 'reference')
+        monkeypatch.setattr(module, 'backend', 'lean')
+        with use_backend('reference'):
+            assert chosen(module) == 'lean'
+
+    def test_what_cannot_run_is_replaced_and_said_once(self, module, monkeypatch, lines):
+        monkeypatch.setattr(module, 'backend', 'triton')
+        module(X)
+        module(X)
+        name = type(module).__name__
+        assert lines == [f'{name} on cpu, float32: lean (triton: x is on cpu)']
+
+    def test_one_line_for_each_dtype(self, module, lines):
+        module(X)
+        module(X + 1)
+        module.double()(X.double())
+        module.float()
+        name = type(module).__name__
+        assert lines == [f'{name} on cpu, {dtype}: cpp (triton: x is on cpu)' for dtype in ('float32', 'float64')]
+
+
+def test_a_backend_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"^SCSA: backend must be one of 'auto', 'triton', 'cpp', .* got 'cuda'$"):
+        SCSA(8, backend='cuda')
+    with pytest.raises(ValueError, match='EMA: backend must be one of'):
+        EMA(32, backend='')
+    with pytest.raises(ValueError, match='^backend must be one of'), use_backend('fast'):
+        pass
+
+
+def test_a_variable_that_names_no_backend(monkeypatch):
+    monkeypatch.setenv(dispatch.VARIABLE, 'fast')
+    with pytest.raises(ValueError, match='^the variable SCSA_MM_BACKEND must be one of .* got .fast.$'):
+        SCSA(8)(X)
+
+
+@pytest.mark.parametrize(
+    'kwargs, backend',
+    [
+        ({'gate': 'softmax'}, 'lean'),
+        ({'down_sample_mode': 'max_pool'}, 'reference'),
+        ({'attn_drop': 0.5}, 'reference'),
+        ({'window_size': -1}, 'cpp'),
+    ],
+)
+def test_options_that_only_some_can(kwargs, backend):
+    module = SCSA(8, **kwargs)
+    assert chosen(module) == backend
+    if 'attn_drop' in kwargs:
+        assert chosen(module.eval()) == 'cpp'
+
+
+def test_an_input_without_data_takes_plain_operations():
+    assert chosen(SCSA(8).to('meta'), X.to('meta')) == 'reference'
+    assert chosen(SCSA(8), X[:0]) == 'reference'
+
+
+def test_without_a_compiler(monkeypatch, lines):
+    """As on a machine without g++: PyTorch computes, and one line says why."""
+    monkeypatch.setattr(compilation, 'library', compilation.functools.cache(compilation.library.__wrapped__))
+    monkeypatch.setattr(compilation, '_load_once', compilation.functools.cache(compilation._load_once.__wrapped__))
+    monkeypatch.setattr('scsa_mm.ops.native.calls.library', compilation.library)
+    monkeypatch.setattr(compilation.shutil, 'which', lambda name: None)
+    monkeypatch.delenv('CXX', raising=False)
+    module = SCSA(8)
+    with use_backend('reference'):
+        exact = module(X)
+    torch.testing.assert_close(module(X), exact)
+    torch.testing.assert_close(module(X), exact)
+    assert [line for line in lines if 'compiler' in line] == [
+        'SCSA: cpp cannot run here (CompilationError: no C++ compiler found (g++, c++ or clang++; CXX names another))',
+        'SCSA on cpu, float32: lean (triton: x is on cpu; '
+        'cpp: CompilationError: no C++ compiler found (g++, c++ or clang++; CXX names another))',
+    ]
+
+
+@pytest.mark.parametrize('part', ['forward', 'backward'])
+def test_a_backend_that_fails_is_replaced(part, monkeypatch, lines):
+    from scsa_mm.ops.scsa import cpp
+
+    def fail(*_):
+        raise RuntimeError('no such instruction')
+
+    module = SCSA(8).double()
+    x = X.double().requires_grad_()
+    with use_backend('reference'):
+        (module(x) ** 2).sum().backward()
+    expected, x.grad = x.grad, None
+    monkeypatch.setattr(cpp, part, fail)
+    (module(x) ** 2).sum().backward()
+    torch.testing.assert_close(x.grad, expected)
+    assert 'SCSA: cpp cannot run here (RuntimeError: no such instruction)' in lines
+    assert chosen(module, x) == 'lean'
+
+
+def test_running_out_of_memory_is_no_reason_to_take_more(monkeypatch):
+    from scsa_mm.ops.scsa import cpp
+
+    def fail(*_):
+        raise torch.OutOfMemoryError('64 GiB')
+
+    monkeypatch.setattr(cpp, 'forward', fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        SCSA(8)(X)
+    assert not dispatch._failed
+
+
+@pytest.mark.parametrize('backend', ['auto', 'lean'])
+@pytest.mark.parametrize(
+    'x',
+    [torch.randn(2, 12, 5, 5), torch.randn(8, 5, 5), torch.ones(2, 8, 3, 3, dtype=torch.int64)],
+    ids=['channels', 'dimensions', 'integers'],
+)
+def test_a_users_mistake_is_told_in_pytorchs_words(backend, x):
+    module = SCSA(8, backend=backend)
+    with use_backend('reference'), pytest.raises((RuntimeError, IndexError)) as plain:
+        SCSA(8)(x)
+    with pytest.raises(type(plain.value), match=f'^{re.escape(str(plain.value))}$'):
+        module(x)
+    assert not dispatch._failed
+
+
+def test_importing_the_package_compiles_nothing():
+    code = """
+import sys, scsa_mm
+assert 'triton' not in sys.modules
+lazy = '.cpp', '.triton', '.calls'
+assert not [name for name in sys.modules if name.startswith('scsa_mm.ops.') and name.endswith(lazy)]
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_frozen_weights_and_inputs_without_gradient():
+    module = SCSA(8)
+    module.q.weight.requires_grad_(False)
+    x = nn.Parameter(X.clone())
+    module(x).sum().backward()
+    assert module.q.weight.grad is None
+    assert x.grad is not None
+    module.requires_grad_(False)
+    assert not module(X).requires_grad
