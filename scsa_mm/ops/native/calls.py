@@ -6,10 +6,22 @@ from array import array
 import torch
 from torch import Tensor
 
-from .compilation import library
+from .compilation import CompilationError, library
 
 # By the numbers of common.h.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+def unsupported_dtype(x: Tensor) -> str:
+    """Why there are no loops for the dtype of x; empty if there are."""
+    if x.dtype not in DTYPES:
+        return f'x is {x.dtype}'
+    if x.dtype == torch.float16:
+        try:
+            return '' if library().has_float16() else 'the compiler has no float16'
+        except CompilationError as error:
+            return str(error)
+    return ''
 
 
 def call(name: str, *arguments: Tensor | array | int) -> None:

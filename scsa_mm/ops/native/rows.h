@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "common.h"
+#include "vectors.h"
 
 namespace scsa_mm {
 
@@ -47,10 +47,11 @@ class Rows {
     if constexpr (std::is_same_v<T, A>) {
       if (direct()) return from;
     }
-    const int64_t step = step_of();
-    for (int64_t j = 0; j < block.count; ++j) {
-      A* to = buffer_.data() + j * s_.width;
-      for (int64_t w = 0; w < s_.width; ++w) to[w] = static_cast<A>(from[w * step + j]);
+    if (s_.channels_last) {
+      for (int64_t w = 0; w < s_.width; ++w)
+        for (int64_t j = 0; j < block.count; ++j) buffer_[j * s_.width + w] = static_cast<A>(from[w * s_.channels + j]);
+    } else {
+      convert(from, buffer_.data(), s_.width);
     }
     return buffer_.data();
   }
@@ -66,14 +67,16 @@ class Rows {
   void store(const Block& block, int64_t h) {
     if (direct()) return;
     T* to = at(block, h);
-    const int64_t step = step_of();
-    for (int64_t w = 0; w < s_.width; ++w)
-      for (int64_t j = 0; j < block.count; ++j) to[w * step + j] = static_cast<T>(buffer_[j * s_.width + w]);
+    if (s_.channels_last) {
+      for (int64_t w = 0; w < s_.width; ++w)
+        for (int64_t j = 0; j < block.count; ++j) to[w * s_.channels + j] = static_cast<T>(buffer_[j * s_.width + w]);
+    } else {
+      convert(buffer_.data(), to, s_.width);
+    }
   }
 
  private:
   bool direct() const { return std::is_same_v<T, A> && !s_.channels_last; }
-  int64_t step_of() const { return s_.channels_last ? s_.channels : 1; }
   T* at(const Block& block, int64_t h) const {
     return s_.channels_last ? data_ + ((block.image * s_.height + h) * s_.width) * s_.channels + block.channel
                             : data_ + (block.plane * s_.height + h) * s_.width;

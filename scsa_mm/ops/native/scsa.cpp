@@ -1,14 +1,16 @@
 // SCSA (arXiv 2407.05128, section 3), forward and backward; scsa/cpp.py calls it.
 //
-// Three passes over the map each way: forward strips, pooled map, output; backward sums of gradient and map, and the
-// gradient of the map. What lies between them is done on strips (B, C, H) and (B, C, W), on the pooled map (B, C, n) and
-// on rows of the C x C attention. A plane (one channel of one image) or a group of channels is worked through by one
+// Three reads of the map each way: forward strips, pooled map, output; backward sums of gradient and map, and the
+// gradient of the map. What lies between is done on strips (B, C, H) and (B, C, W), on the pooled map (B, C, n) and on
+// rows of the C x C attention. A plane (one channel of one image) or a group of channels is worked through by one
 // thread, and gradients of weights are made per image and summed by the caller: the number of threads changes no bit.
 #include <algorithm>
 #include <vector>
 
 #include "common.h"
+#include "memory.h"
 #include "rows.h"
+#include "vectors.h"
 
 namespace scsa_mm {
 namespace {
@@ -32,6 +34,12 @@ struct Problem {
   int64_t part() const { return s.channels / kParts; }
   int64_t per_head() const { return s.channels / heads; }
 
+  // Positions, filled up to whole vectors.
+  template <typename A>
+  int64_t wide() const {
+    return (positions() + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+  }
+
   // Where a layer's weight begins among the packed ones; its bias follows the weight.
   int64_t conv(int64_t i) const {
     int64_t at = 0;
@@ -45,46 +53,68 @@ struct Problem {
   int64_t weights() const { return scale(3); }
 };
 
+// All that lies between input and output; one place for forward and backward.
+template <typename A>
+struct Buffers {
+  // Strips, of rows and of columns: normalised, gates (B, C, length), and the norms' factors (B, 4).
+  A *normalised[2], *gates[2], *rstd[2];
+  // The normalised pooled map z (B, C, n), its norms (B); queries and keys, filled up with zeros to whole vectors, and
+  // keys (n, d) of each head; means of a channel and of its values, and the gate with its logit (B, C).
+  A *z, *means, *factors, *queries, *keys, *keys_t, *y_mean, *v_mean, *logits, *g;
+  // For backward: attention (B, C, d) and gradients, named like what they belong to; d_h and d_w those of the strips.
+  A *attention, *grad_g, *grad_logits, *grad_v, *grad_q, *grad_k, *u, *d_h, *d_w;
+  // Sums of x under one gate over the width (B, C, whole rows, columns) and the height (B, C, rows, W) of each window.
+  A *v_h, *v_w;
+
+  Buffers(const Problem& p, bool backward) {
+    Pieces count;
+    take(p, backward, count);
+    Pieces pieces(workspace.reserve(count.used()));
+    take(p, backward, pieces);
+  }
+  ~Buffers() { workspace.trim(); }
+
+ private:
+  void take(const Problem& p, bool backward, Pieces& pieces) {
+    const int64_t planes = p.s.batch * p.s.channels, lengths[2] = {p.s.height, p.s.width};
+    for (int k = 0; k < 2; ++k) {
+      pieces.take(normalised[k], planes * lengths[k]);
+      pieces.take(gates[k], planes * lengths[k]);
+      pieces.take(rstd[k], p.s.batch * kParts);
+    }
+    for (A** one : {&means, &factors}) pieces.take(*one, p.s.batch);
+    for (A** one : {&y_mean, &v_mean, &logits, &g}) pieces.take(*one, planes);
+    for (A** one : {&z, &keys_t}) pieces.take(*one, planes * p.positions());
+    for (A** one : {&queries, &keys}) pieces.take(*one, planes * p.wide<A>());
+    if (!backward) return;
+    pieces.take(attention, planes * p.per_head());
+    for (A** one : {&grad_g, &grad_logits, &grad_v}) pieces.take(*one, planes);
+    for (A** one : {&grad_q, &grad_k}) pieces.take(*one, planes * p.wide<A>());
+    pieces.take(u, planes * p.positions());
+    pieces.take(d_h, planes * p.s.height);
+    pieces.take(d_w, planes * p.s.width);
+    pieces.take(v_h, planes * p.rows() * p.kh * p.columns());
+    pieces.take(v_w, planes * p.rows() * p.s.width);
+  }
+};
+
 template <typename A>
 void add(const A* from, A* to, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) to[i] += from[i];
 }
 
-template <typename A>
-A dot(const A* a, const A* b, int64_t n) {
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-// What a compiler keeps in vector registers, whatever their width.
-template <typename A>
-struct Vector {
-  static constexpr int64_t kLength = 64 / sizeof(A);
-  typedef A type __attribute__((vector_size(64)));
-
-  static type load(const A* from) {
-    type v;
-    std::memcpy(&v, from, sizeof v);
-    return v;
-  }
-  static void store(const type& v, A* to) { std::memcpy(to, &v, sizeof v); }
-};
-
-// N rows of a matrix product: out[i][j] = sum over m of factors[i * next + m * step] * rows[m][j], all rows `length` long.
+// N rows of a matrix product: out[i][j] = sum over m of factors[i * next + m * step] * rows[m][j], rows `length` long.
 template <int N, typename A>
 void product(A* out, int64_t length, const A* factors, int64_t next, int64_t step, const A* rows, int64_t count) {
-  using V = Vector<A>;
   int64_t j = 0;
-  for (; j + V::kLength <= length; j += V::kLength) {
-    typename V::type sums[N] = {};
+  for (; j + kLanes<A> <= length; j += kLanes<A>) {
+    Vector<A> sums[N] = {};
     for (int64_t m = 0; m < count; ++m) {
-      const auto row = V::load(rows + m * length + j);
+      const Vector<A> row = load(rows + m * length + j);
       for (int i = 0; i < N; ++i) sums[i] += factors[i * next + m * step] * row;
     }
-    for (int i = 0; i < N; ++i) V::store(sums[i], out + i * length + j);
+    for (int i = 0; i < N; ++i) store(out + i * length + j, sums[i]);
   }
   for (; j < length; ++j) {
     A sums[N] = {};
@@ -254,8 +284,8 @@ void output(T* x, const Shape& s, const A* a_h, const A* a_w, const A* g, T* out
   }
 }
 
-// Sums of grad * x under the gates, over rows (r_h) and columns (r_w); and of x under one gate, over the width (v_h) and
-// the height (v_w) of each window.
+// Sums of grad * x under the gates, over rows (r_h) and columns (r_w); and of x under one gate, over the width (v_h)
+// and the height (v_w) of each window.
 template <typename T, typename A = typename Sum<T>::type>
 void grad_sums(T* grad, T* x, const Problem& p, const A* a_h, const A* a_w, A* r_h, A* r_w, A* v_h, A* v_w,
                int threads) {
@@ -383,11 +413,11 @@ A part_gates(const Problem& p, int64_t part, const A* weights, int64_t norm, con
   return rstd;
 }
 
-// Backward of part_gates. `grad` (C/4, length) comes as that of the gates and leaves as that of the strip; gradients of
-// the weights are added to `grads`.
+// Backward of part_gates. `grad` (C/4, length) comes as that of the gates and leaves as that of each of the `pixels`
+// whose mean a number of the strip is; gradients of the weights are added to `grads`.
 template <typename A>
 void grad_part_gates(const Problem& p, int64_t part, const A* weights, int64_t norm, const A* strip, int64_t length,
-                     const A* normalised, const A* gates, A rstd, A* grad, A* grads) {
+                     const A* normalised, const A* gates, A rstd, int64_t pixels, A* grad, A* grads) {
   const int64_t channels = p.part(), kernel = p.kernels[part], half = kernel / 2;
   const A* gamma = weights + norm + part * channels;
   A* grad_gamma = grads + norm + part * channels;
@@ -430,7 +460,7 @@ void grad_part_gates(const Problem& p, int64_t part, const A* weights, int64_t n
       }
       grad_conv[c * kernel + t] += sum;
     }
-    std::copy(result.begin(), result.end(), d);
+    for (int64_t l = 0; l < length; ++l) d[l] = result[l] / pixels;
   }
 }
 
@@ -439,7 +469,12 @@ template <typename A>
 struct Direction {
   const A* strip;
   int64_t length, norm;
-  A *normalised, *gates, *rstd;  // rstd: (B, 4)
+  A *normalised, *gates, *rstd;
+
+  // 0: rows, 1: columns.
+  Direction(const Problem& p, const A* strip, const Buffers<A>& b, int k)
+      : strip(strip), length(k ? p.s.width : p.s.height), norm(k ? p.norm_w() : p.norm_h()),
+        normalised(b.normalised[k]), gates(b.gates[k]), rstd(b.rstd[k]) {}
 
   int64_t at(const Problem& p, int64_t image, int64_t part) const {
     return (image * p.s.channels + part * p.part()) * length;
@@ -468,7 +503,8 @@ void grad_strip_gates(const Problem& p, const A* weights, const Direction<A> (&d
       const Direction<A>& d = directions[k];
       const int64_t at = d.at(p, image, part);
       grad_part_gates(p, part, weights, d.norm, d.strip + at, d.length, d.normalised + at, d.gates + at,
-                      d.rstd[image * kParts + part], grad[k] + at, grads + image * p.weights());
+                      d.rstd[image * kParts + part], directions[1 - k].length, grad[k] + at,
+                      grads + image * p.weights());
     }
   }
 }
@@ -479,65 +515,50 @@ void grad_strip_gates(const Problem& p, const A* weights, const Direction<A> (&d
 template <typename A>
 class ChannelGate {
  public:
-  ChannelGate(const Problem& p, const A* weights, const A* pooled, bool keep, int threads)
-      : p_(p), weights_(weights), n_(p.positions()), d_(p.per_head()), threads_(threads) {
-    const int64_t planes = p.s.batch * p.s.channels, length = Vector<A>::kLength;
-    wide_ = (n_ + length - 1) / length * length;
-    normalised_.resize(planes * n_);
-    queries_.resize(planes * wide_);
-    keys_.resize(planes * wide_);
-    keys_t_.resize(planes * n_);
-    y_mean_.resize(planes);
-    v_mean_.resize(planes);
-    logits_.resize(planes);
-    rstd_.resize(p.s.batch);
-    if (keep) attention_.resize(planes * d_);
+  ChannelGate(const Problem& p, const A* weights, const A* pooled, const Buffers<A>& buffers, bool keep, int threads)
+      : p_(p), weights_(weights), b_(buffers), keep_(keep), threads_(threads), n_(p.positions()), d_(p.per_head()),
+        wide_(p.wide<A>()) {
     normalise(pooled);
     attend();
+    for (int64_t i = 0; i < p.s.batch * p.s.channels; ++i) b_.g[i] = A(p.unit) / (A(1) + exp_of(-b_.logits[i]));
   }
 
-  // (B, C).
-  void gates(A* g) const {
-    for (size_t i = 0; i < logits_.size(); ++i) g[i] = A(p_.unit) / (A(1) + exp_of(-logits_[i]));
-  }
-
-  // From gradients of the gates (B, C) to those of the pooled map (B, C, n); those of the weights are added to `grads`
+  // From gradients of the gates, grad_g, to those of the pooled map, u; those of the weights are added to `grads`
   // (B, weights).
-  void backward(const A* g, const A* grad, A* grad_pooled, A* grads) {
+  void backward(A* grads) {
     const Shape& s = p_.s;
     const int64_t planes = s.batch * s.channels;
-    std::vector<A> grad_logits(planes), grad_v(planes), grad_q(planes * wide_), grad_k(planes * wide_);
-    for (int64_t i = 0; i < planes; ++i) grad_logits[i] = grad[i] * g[i] * (A(1) - g[i] / A(p_.unit));
+    for (int64_t i = 0; i < planes; ++i) b_.grad_logits[i] = b_.grad_g[i] * b_.g[i] * (A(1) - b_.g[i] / A(p_.unit));
     const A scale = A(1) / std::sqrt(A(d_));
 #pragma omp parallel num_threads(threads_)
     {
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < s.batch * p_.heads; ++i)
-        product<1>(grad_v.data() + i * d_, d_, grad_logits.data() + i * d_, 0, 1, attention_.data() + i * d_ * d_, d_);
+        product<1>(b_.grad_v + i * d_, d_, b_.grad_logits + i * d_, 0, 1, b_.attention + i * d_ * d_, d_);
       // In place of the weights A of row i, the gradient of their logits: A_j grad_i (v_j - sum of A v).
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < units(); ++i) {
         const auto [head, first, count] = unit(i);
         for (int64_t k = first; k < first + count; ++k) {
-          A* row = attention_.data() + k * d_;
-          const A* v = v_mean_.data() + head * d_;
-          const A factor = grad_logits[k] * scale, mean = logits_[k];
+          A* row = b_.attention + k * d_;
+          const A* v = b_.v_mean + head * d_;
+          const A factor = b_.grad_logits[k] * scale, mean = b_.logits[k];
 #pragma omp simd
           for (int64_t j = 0; j < d_; ++j) row[j] *= factor * (v[j] - mean);
         }
-        product_rows(count, grad_q.data() + first * wide_, wide_, attention_.data() + first * d_, d_, 1,
-                     keys_.data() + head * d_ * wide_, d_);
+        product_rows(count, b_.grad_q + first * wide_, wide_, b_.attention + first * d_, d_, 1,
+                     b_.keys + head * d_ * wide_, d_);
       }
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < units(); ++i) {
         const auto [head, first, count] = unit(i);
-        const A* column = attention_.data() + head * d_ * d_ + first % d_;
-        product_rows(count, grad_k.data() + first * wide_, wide_, column, 1, d_, queries_.data() + head * d_ * wide_,
+        const A* column = b_.attention + head * d_ * d_ + first % d_;
+        product_rows(count, b_.grad_k + first * wide_, wide_, column, 1, d_, b_.queries + head * d_ * wide_,
                      d_);
       }
 #pragma omp for schedule(static)
       for (int64_t image = 0; image < s.batch; ++image)
-        grad_scales(image, grad_q.data(), grad_k.data(), grad_v.data(), grad_pooled, grads + image * p_.weights());
+        grad_scales(image, grads + image * p_.weights());
     }
   }
 
@@ -561,21 +582,20 @@ class ChannelGate {
     const int64_t channels = p_.s.channels;
     const A *gamma = weights_ + p_.norm(), *beta = gamma + channels;
     const A scale = A(1) / std::sqrt(A(d_));
-    std::vector<A> means(p_.s.batch);
 #pragma omp parallel num_threads(threads_)
     {
 #pragma omp for schedule(static)
       for (int64_t image = 0; image < p_.s.batch; ++image) {
         const auto [mean, rstd] = moments(pooled + image * channels * n_, channels * n_);
-        means[image] = mean;
-        rstd_[image] = rstd;
+        b_.means[image] = mean;
+        b_.factors[image] = rstd;
       }
 #pragma omp for schedule(static)
       for (int64_t plane = 0; plane < p_.s.batch * channels; ++plane) {
         const int64_t c = plane % channels, head = plane / d_;
-        const A mean = means[plane / channels], rstd = rstd_[plane / channels];
+        const A mean = b_.means[plane / channels], rstd = b_.factors[plane / channels];
         const A* from = pooled + plane * n_;
-        A *z = normalised_.data() + plane * n_, *q = queries_.data() + plane * wide_, *k = keys_.data() + plane * wide_;
+        A *z = b_.z + plane * n_, *q = b_.queries + plane * wide_, *k = b_.keys + plane * wide_;
         const A wq = scale_of(0)[c], bq = bias_of(0, c), wk = scale_of(1)[c], bk = bias_of(1, c);
         A sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -586,26 +606,27 @@ class ChannelGate {
           q[i] = y * wq + bq;
           k[i] = y * wk + bk;
         }
-        A* transposed = keys_t_.data() + head * d_ * n_ + plane % d_;
+        std::fill(q + n_, q + wide_, A(0));
+        std::fill(k + n_, k + wide_, A(0));
+        A* transposed = b_.keys_t + head * d_ * n_ + plane % d_;
         for (int64_t i = 0; i < n_; ++i) transposed[i * d_] = k[i] * scale;
-        y_mean_[plane] = sum / n_;
-        v_mean_[plane] = y_mean_[plane] * scale_of(2)[c] + bias_of(2, c);
+        b_.y_mean[plane] = sum / n_;
+        b_.v_mean[plane] = b_.y_mean[plane] * scale_of(2)[c] + bias_of(2, c);
       }
     }
   }
 
   void attend() {
-    const bool keep = !attention_.empty();
 #pragma omp parallel num_threads(threads_)
     {
-      std::vector<A> scratch(keep ? 0 : kTogether * d_);
+      std::vector<A> scratch(keep_ ? 0 : kTogether * d_);
 #pragma omp for schedule(static)
       for (int64_t i = 0; i < units(); ++i) {
         const auto [head, first, count] = unit(i);
-        A* rows = keep ? attention_.data() + first * d_ : scratch.data();
-        product_rows(count, rows, d_, queries_.data() + first * wide_, wide_, 1, keys_t_.data() + head * d_ * n_, n_);
+        A* rows = keep_ ? b_.attention + first * d_ : scratch.data();
+        product_rows(count, rows, d_, b_.queries + first * wide_, wide_, 1, b_.keys_t + head * d_ * n_, n_);
         for (int64_t k = 0; k < count; ++k)
-          logits_[first + k] = softmax_mean(rows + k * d_, v_mean_.data() + head * d_);
+          b_.logits[first + k] = softmax_mean(rows + k * d_, b_.v_mean + head * d_);
       }
     }
   }
@@ -626,15 +647,15 @@ class ChannelGate {
     return dot(row, values, d_);
   }
 
-  void grad_scales(int64_t image, const A* grad_q, const A* grad_k, const A* grad_v, A* grad_pooled, A* grads) const {
+  void grad_scales(int64_t image, A* grads) const {
     const int64_t channels = p_.s.channels;
     const A *gamma = weights_ + p_.norm(), *beta = gamma + channels;
     A *grad_gamma = grads + p_.norm(), *grad_beta = grad_gamma + channels;
     for (int64_t c = 0; c < channels; ++c) {
       const int64_t plane = image * channels + c;
-      const A *dq = grad_q + plane * wide_, *dk = grad_k + plane * wide_, *z = normalised_.data() + plane * n_;
-      A* d = grad_pooled + plane * n_;
-      const A wq = scale_of(0)[c], wk = scale_of(1)[c], value = grad_v[plane] * scale_of(2)[c] / n_;
+      const A *dq = b_.grad_q + plane * wide_, *dk = b_.grad_k + plane * wide_, *z = b_.z + plane * n_;
+      A* d = b_.u + plane * n_;
+      const A wq = scale_of(0)[c], wk = scale_of(1)[c], value = b_.grad_v[plane] * scale_of(2)[c] / n_;
       A sum = 0, product = 0, sum_q = 0, sum_k = 0, product_q = 0, product_k = 0;
 #pragma omp simd reduction(+ : sum, product, sum_q, sum_k, product_q, product_k)
       for (int64_t i = 0; i < n_; ++i) {
@@ -650,97 +671,70 @@ class ChannelGate {
       }
       grad_beta[c] += sum;
       grad_gamma[c] += product;
-      const A products[3] = {product_q, product_k, grad_v[plane] * y_mean_[plane]};
-      const A sums[3] = {sum_q, sum_k, grad_v[plane]};
+      const A products[3] = {product_q, product_k, b_.grad_v[plane] * b_.y_mean[plane]};
+      const A sums[3] = {sum_q, sum_k, b_.grad_v[plane]};
       for (int64_t i = 0; i < 3; ++i) {
         grads[p_.scale(i) + c] += products[i];
         if (p_.qkv_bias) grads[p_.scale(i) + channels + c] += sums[i];
       }
     }
-    grad_norm(grad_pooled + image * channels * n_, normalised_.data() + image * channels * n_, channels * n_,
-              rstd_[image]);
+    grad_norm(b_.u + image * channels * n_, b_.z + image * channels * n_, channels * n_,
+              b_.factors[image]);
   }
 
   const Problem& p_;
   const A* weights_;
-  int64_t n_, d_, wide_;  // wide_: length of a row of queries and keys, filled up with zeros to whole vectors
-  int threads_;
-  std::vector<A> normalised_, queries_, keys_, keys_t_, y_mean_, v_mean_, logits_, rstd_, attention_;
+  const Buffers<A>& b_;
+  const bool keep_;
+  const int threads_;
+  const int64_t n_, d_, wide_;
 };
 
 // ------------------------------------------------------------------------------------------------------- everything
 
-// Strips, and what follows from them.
-template <typename A>
-struct Strips {
-  std::vector<A> memory;
-  Direction<A> directions[2];
-
-  Strips(const Problem& p, const A* x_h, const A* x_w) {
-    const int64_t planes = p.s.batch * p.s.channels, parts = p.s.batch * kParts;
-    const int64_t lengths[2] = {p.s.height, p.s.width}, norms[2] = {p.norm_h(), p.norm_w()};
-    const A* strips[2] = {x_h, x_w};
-    memory.resize(2 * planes * (lengths[0] + lengths[1]) + 2 * parts);
-    A* next = memory.data();
-    for (int k = 0; k < 2; ++k) {
-      const int64_t size = planes * lengths[k];
-      directions[k] = {strips[k], lengths[k], norms[k], next, next + size, next + 2 * size};
-      next += 2 * size + parts;
-    }
-  }
-};
-
 template <typename T, typename A = typename Sum<T>::type>
 void forward(T* x, const Problem& p, const A* weights, A* x_h, A* x_w, A* pooled, T* out, int threads) {
+  const Buffers<A> b(p, false);
   strips(x, p.s, x_h, x_w, threads);
-  Strips<A> s(p, x_h, x_w);
-  strip_gates(p, weights, s.directions, threads);
-  const A *a_h = s.directions[0].gates, *a_w = s.directions[1].gates;
-  pooled_map(x, p, a_h, a_w, pooled, threads);
-  std::vector<A> g(p.s.batch * p.s.channels);
-  ChannelGate<A>(p, weights, pooled, false, threads).gates(g.data());
-  output(x, p.s, a_h, a_w, g.data(), out, threads);
+  strip_gates(p, weights, {Direction<A>(p, x_h, b, 0), Direction<A>(p, x_w, b, 1)}, threads);
+  pooled_map(x, p, b.gates[0], b.gates[1], pooled, threads);
+  ChannelGate<A>(p, weights, pooled, b, false, threads);
+  output(x, p.s, b.gates[0], b.gates[1], b.g, out, threads);
 }
 
 template <typename T, typename A = typename Sum<T>::type>
 void backward(T* grad, T* x, const Problem& p, const A* weights, const A* x_h, const A* x_w, const A* pooled, T* grad_x,
               A* grads, int threads) {
-  const Shape& m = p.s;
-  const int64_t planes = m.batch * m.channels, rows = p.rows(), columns = p.columns(), whole = rows * p.kh;
-  Strips<A> s(p, x_h, x_w);
-  strip_gates(p, weights, s.directions, threads);
-  const A *a_h = s.directions[0].gates, *a_w = s.directions[1].gates;
-  ChannelGate<A> channel(p, weights, pooled, true, threads);
-  std::vector<A> g(planes), grad_g(planes), u(planes * p.positions());
-  std::vector<A> d_h(planes * m.height), d_w(planes * m.width), v_h(planes * whole * columns),
-      v_w(planes * rows * m.width);
-  channel.gates(g.data());
+  const Shape& s = p.s;
+  const int64_t planes = s.batch * s.channels, rows = p.rows(), columns = p.columns(), whole = rows * p.kh;
+  const Buffers<A> b(p, true);
+  const Direction<A> directions[2] = {Direction<A>(p, x_h, b, 0), Direction<A>(p, x_w, b, 1)};
+  strip_gates(p, weights, directions, threads);
+  ChannelGate<A> channel(p, weights, pooled, b, true, threads);
 
-  grad_sums(grad, x, p, a_h, a_w, d_h.data(), d_w.data(), v_h.data(), v_w.data(), threads);
-  for (int64_t i = 0; i < planes; ++i) grad_g[i] = dot(a_h + i * m.height, d_h.data() + i * m.height, m.height);
-  std::fill_n(grads, m.batch * p.weights(), A(0));
-  channel.backward(g.data(), grad_g.data(), u.data(), grads);
-  for (A& value : u) value /= p.kh * p.kw;
+  grad_sums(grad, x, p, b.gates[0], b.gates[1], b.d_h, b.d_w, b.v_h, b.v_w, threads);
+  for (int64_t i = 0; i < planes; ++i) b.grad_g[i] = dot(b.gates[0] + i * s.height, b.d_h + i * s.height, s.height);
+  std::fill_n(grads, s.batch * p.weights(), A(0));
+  channel.backward(grads);
 
   // From sums over the maps to the gradients of the strips' gates.
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < planes; ++i) {
-    A *row = d_h.data() + i * m.height, *column = d_w.data() + i * m.width;
-    for (int64_t h = 0; h < m.height; ++h) row[h] *= g[i];
-    for (int64_t w = 0; w < m.width; ++w) column[w] *= g[i];
+    A *row = b.d_h + i * s.height, *column = b.d_w + i * s.width, *u = b.u + i * p.positions();
+    for (int64_t k = 0; k < p.positions(); ++k) u[k] /= p.kh * p.kw;
+    for (int64_t h = 0; h < s.height; ++h) row[h] *= b.g[i];
+    for (int64_t w = 0; w < s.width; ++w) column[w] *= b.g[i];
     for (int64_t y = 0; y < rows; ++y) {
-      const A* us = u.data() + (i * rows + y) * columns;
+      const A* us = u + y * columns;
       for (int64_t h = y * p.kh; h < (y + 1) * p.kh; ++h)
-        row[h] += dot(us, v_h.data() + (i * whole + h) * columns, columns);
-      const A* v = v_w.data() + (i * rows + y) * m.width;
+        row[h] += dot(us, b.v_h + (i * whole + h) * columns, columns);
+      const A* v = b.v_w + (i * rows + y) * s.width;
       for (int64_t k = 0; k < columns; ++k)
         for (int64_t w = k * p.kw; w < (k + 1) * p.kw; ++w) column[w] += us[k] * v[w];
     }
   }
-  grad_strip_gates(p, weights, s.directions, {d_h.data(), d_w.data()}, grads, threads);
-  for (A& value : d_h) value /= m.width;  // the strips are means
-  for (A& value : d_w) value /= m.height;
-  grad_input(grad, p, g.data(), u.data(), a_h, a_w, d_h.data(), d_w.data(), grad_x, threads);
+  grad_strip_gates(p, weights, directions, {b.d_h, b.d_w}, grads, threads);
+  grad_input(grad, p, b.g, b.u, b.gates[0], b.gates[1], b.d_h, b.d_w, grad_x, threads);
 }
 
 Problem problem(const int64_t* n) {

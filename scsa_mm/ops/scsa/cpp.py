@@ -1,7 +1,7 @@
 """SCSA on the CPU, in C++ (native/scsa.cpp).
 
-Paper: arXiv 2407.05128, section 3. The algebra is that of ``lean``; what PyTorch does in a hundred small operations, each
-longer than its arithmetic on the maps of a detector's later stages, is done in one call here.
+Paper: arXiv 2407.05128, section 3. The algebra is that of ``lean``. What PyTorch does in a hundred small operations,
+each longer than its arithmetic on the maps of a detector's later stages, is done in one call here.
 """
 
 from array import array
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import memory_format, sum_dtype
-from ..native.calls import DTYPES, call
+from ..native.calls import DTYPES, call, unsupported_dtype
 from .arguments import Options, Weights, channels_differ, flatten, window
 
 Kept = tuple[Tensor, Tensor, Tensor]
@@ -20,8 +20,8 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     """Why this cannot be run; empty if it can."""
     if x.device.type != 'cpu':
         return f'x is on {x.device}'
-    if x.dtype not in DTYPES:
-        return f'x is {x.dtype}'
+    if reason := unsupported_dtype(x):
+        return reason
     if options.gate != 'sigmoid':
         return f'gate={options.gate!r}'
     if options.down_sample_mode != 'avg_pool':
