@@ -16,13 +16,24 @@ from .hosts import Host
 from .timing import Spread, interleaved
 
 WARM_UP = 3
-NOTES = (
+FLOPS_NOTE = (
     'MFLOPs: millions of multiply-adds for one image or map, counted by mmengine.analysis: convolutions, linear '
-    'layers, matrix products, norms and interpolation; not pooling, activations, softmax and elementwise arithmetic.',
-    'kept: bytes that autograd saves in one training step, each storage once, without parameters and buffers.',
-    'times: median of the rounds [quartiles], all in turns in each round; training is forward and backward in train '
-    'mode, without loss and optimizer. x is the ratio to none.',
+    'layers, matrix products, norms and interpolation; not pooling, activations, softmax and elementwise arithmetic.'
 )
+KEPT_NOTE = 'kept: bytes that autograd saves in one training step, each storage once, without parameters and buffers.'
+TIMES_NOTE = (
+    'times: median of the rounds [quartiles], all in turns in each round; training is {training}. x is the ratio to '
+    'none.'
+)
+
+
+def notes(host: Host) -> tuple[str, ...]:
+    """What the columns mean."""
+    if host.whole_step:
+        step = 'losses on made-up annotations, backward and plain SGD; forward is prediction'
+        return KEPT_NOTE, TIMES_NOTE.format(training=step)
+    step = 'forward and backward in train mode, without loss and optimizer'
+    return FLOPS_NOTE, KEPT_NOTE, TIMES_NOTE.format(training=step)
 
 
 @dataclass
@@ -32,7 +43,7 @@ class Cost:
     Args:
         attention: Label of the candidate.
         parameters: Of the whole host.
-        flops: Multiply-adds of one image.
+        flops: Multiply-adds of one image; not counted for a whole step.
         saved_bytes: Kept for backward, for the whole batch.
         peak_bytes: Most memory on the GPU during a training step, beyond what was there before.
         forward: Inference.
@@ -75,7 +86,7 @@ def measure(
         cost = Cost(candidate.label)
         costs.append(cost)
         try:
-            steps[candidate.label] = _examine(host.build(candidate).to(device), x, cost)
+            steps[candidate.label] = _examine(host.build(candidate).to(device), x, cost, host.whole_step)
         except Exception as error:  # whatever an attention raises on this host is a result
             if candidate.cfg is None:
                 raise UserError(f'{host.name}: {one_line(error)}') from error
@@ -97,25 +108,49 @@ def steps(candidates: Sequence[Candidate], repeats: int) -> int:
     return len(candidates) + 2 * (WARM_UP + repeats)
 
 
-def _examine(module: nn.Module, x: Tensor, cost: Cost) -> 'Step':
+def _examine(module: nn.Module, x: Tensor, cost: Cost, whole_step: bool) -> 'Step':
     """Fill in all but the times; the module has then been run in both modes."""
     parameters = sum(p.numel() for p in module.parameters())
-    flops = count_flops(module, x[:1].detach())
+    if whole_step:
+        module.eval()
+        with torch.no_grad():
+            module(x)
+        flops = None  # the counter traces, which no head does that chooses boxes
+    else:
+        flops = count_flops(module, x[:1].detach())
     module.train()
-    step = Step(module, x)
+    step = Step(module, x, optimizer=_resting_sgd(module) if whole_step else None)
     saved = saved_bytes(module, x)
-    peak = _peak_bytes(step)
+    peak = peak_bytes(step)
     cost.parameters, cost.flops, cost.saved_bytes, cost.peak_bytes = parameters, flops, saved, peak
     return step
 
 
-class Step:
-    """The two jobs that are timed."""
+def _resting_sgd(module: nn.Module) -> torch.optim.SGD:
+    """Computes its step, which changes nothing: every round does the same work."""
+    return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
 
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        self.module, self.x = module, x
+
+class Step:
+    """The two jobs that are timed.
+
+    Args:
+        module: In the mode that is wanted.
+        x: Its input.
+        gradients: Of the outputs that need one; by default ones.
+        optimizer: Its step is part of training.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        gradients: Sequence[Tensor] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        self.module, self.x, self.optimizer = module, x, optimizer
         # A loss would add its own time; its gradient is made once.
-        self.gradients = [torch.ones_like(t) for t in self._outputs()]
+        self.gradients = [torch.ones_like(t) for t in self._outputs()] if gradients is None else list(gradients)
 
     def _outputs(self) -> list[Tensor]:
         return [t for t in _tensors(self.module(self.x)) if t.requires_grad]
@@ -128,6 +163,8 @@ class Step:
         self.module.zero_grad(set_to_none=True)
         self.x.grad = None
         torch.autograd.backward(self._outputs(), self.gradients)
+        if self.optimizer:
+            self.optimizer.step()
 
 
 def _tensors(output: object) -> Iterator[Tensor]:
@@ -177,12 +214,16 @@ def _unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _peak_bytes(step: Step) -> int | None:
-    """None on the CPU; the step is made there too, so that a failing backward shows before the timing."""
+def peak_bytes(step: Step) -> int | None:
+    """Most memory on the GPU in a training step, beyond what was there before.
+
+    None on the CPU; the step is made there too, so that a failing backward shows before the timing.
+    """
     if step.x.device.type != 'cuda':
         step.train()
         return None
     step.module.zero_grad(set_to_none=True)
+    step.x.grad = None
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     step.train()

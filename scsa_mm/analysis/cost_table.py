@@ -26,18 +26,21 @@ def cost_rows(costs: Sequence[Cost]) -> list[Row]:
     return rows
 
 
-def _large(number: float) -> str:
+def large(number: float) -> str:
     """Three figures, and all of those before the point."""
     return f'{number:,.0f}' if number >= 100 else f'{number:.3g}'
 
 
-def _time(row: Row, name: str) -> str:
-    median, q25, q75 = (_large(row[f'{name}{part}_ms']) for part in ('', '_q25', '_q75'))
+def time_and_quartiles(row: Row, name: str) -> str:
+    """Of the values ``<name>_ms``, ``<name>_q25_ms`` and ``<name>_q75_ms``."""
+    median, q25, q75 = (large(row[f'{name}{part}_ms']) for part in ('', '_q25', '_q75'))
     return f'{median} [{q25}-{q75}]'
 
 
-def _ratio(ratio: float) -> str:
-    return f'{ratio:.2f}' if ratio < 100 else f'{ratio:,.0f}'
+def ratio(value: float) -> str:
+    if value < 0.1:
+        return f'{value:.1g}'
+    return f'{value:.2f}' if value < 100 else f'{value:,.0f}'
 
 
 NAME = Column('attention', lambda row: row['attention'], 'attention')
@@ -45,12 +48,12 @@ PROBLEM = Column('problem', lambda row: row['problem'], 'problem')
 FIGURES = (
     Column('parameters', lambda row: f'{row["parameters"]:,}', 'parameters'),
     Column('added', lambda row: f'{row["added_parameters"]:,}', 'added_parameters'),
-    Column('MFLOPs', lambda row: _large(row['flops_per_image'] / 1e6), 'flops_per_image'),
-    Column('kept MiB', lambda row: _large(row['saved_bytes'] / 2**20), 'saved_bytes'),
-    Column('GPU peak MiB', lambda row: _large(row['peak_gpu_bytes'] / 2**20), 'peak_gpu_bytes'),
-    Column('forward ms', lambda row: _time(row, 'forward'), 'forward_ms'),
-    Column('x', lambda row: _ratio(row['forward_ratio']), 'forward_ratio'),
-    Column('training ms', lambda row: _time(row, 'training'), 'training_ms'),
-    Column('x', lambda row: _ratio(row['training_ratio']), 'training_ratio'),
+    Column('MFLOPs', lambda row: large(row['flops_per_image'] / 1e6), 'flops_per_image'),
+    Column('kept MiB', lambda row: large(row['saved_bytes'] / 2**20), 'saved_bytes'),
+    Column('GPU peak MiB', lambda row: large(row['peak_gpu_bytes'] / 2**20), 'peak_gpu_bytes'),
+    Column('forward ms', lambda row: time_and_quartiles(row, 'forward'), 'forward_ms'),
+    Column('x', lambda row: ratio(row['forward_ratio']), 'forward_ratio'),
+    Column('training ms', lambda row: time_and_quartiles(row, 'training'), 'training_ms'),
+    Column('x', lambda row: ratio(row['training_ratio']), 'training_ratio'),
 )
 COLUMNS = (NAME, *FIGURES, PROBLEM)

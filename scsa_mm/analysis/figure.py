@@ -20,18 +20,25 @@ PANELS = (
 )
 
 
-def _figure(panels: int, rows: int, title: str, caption: str) -> tuple[Figure, list[Axes]]:
+def panels_side_by_side(
+    panels: int, size: tuple[float, float], title: str, caption: str, grid: str
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``size`` inches with panels that share the vertical axis; ``grid`` is 'x', 'y' or 'both'."""
     # Without pyplot: no global state, no window, whatever backend the caller has chosen.
-    figure = Figure(figsize=(1.6 + 3.1 * panels, 1.7 + 0.34 * rows), dpi=110, layout='constrained')
+    figure = Figure(figsize=size, dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(caption, fontsize=8, color=BASE)
     axes = list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
     for panel in axes:
         panel.spines[['top', 'right']].set_visible(False)
-        panel.grid(axis='x', alpha=0.25)
+        panel.grid(axis=grid, alpha=0.25)
         panel.set_axisbelow(True)
     return figure, axes
+
+
+def _figure(panels: int, rows: int, title: str, caption: str) -> tuple[Figure, list[Axes]]:
+    return panels_side_by_side(panels, (1.6 + 3.1 * panels, 1.7 + 0.34 * rows), title, caption, grid='x')
 
 
 def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:

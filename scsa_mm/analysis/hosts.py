@@ -1,16 +1,20 @@
 """What attention is compared in: a feature map, a backbone, or the model of a config."""
 
 import ast
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..plugging import add_plugins
 from ..runtime.errors import UserError, one_line
+from .annotations import annotations
 from .candidates import Candidate
 
 
@@ -24,6 +28,7 @@ class Host:
         x: Its input.
         build: Makes the module for a candidate, which takes ``x``. It raises what the attention raises.
         cfg: Config of the model without attention; None for one module alone.
+        whole_step: The module gives its loss while training and predicts else, and an optimizer belongs to the step.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Host:
     x: Tensor
     build: Callable[[Candidate], nn.Module]
     cfg: dict | None = None
+    whole_step: bool = False
 
 
 class Copy(nn.Module):
@@ -51,6 +57,23 @@ class Part(nn.Module):
         return self.run(self.model, x)
 
 
+class Annotated(nn.Module):
+    """A model with annotations: its loss while training, else its predictions."""
+
+    def __init__(self, model: nn.Module, samples: list[BaseDataElement]) -> None:
+        super().__init__()
+        self.model, self.samples = model, samples
+        self.device = torch.device('cpu')  # of the samples, which are no buffers
+
+    def forward(self, x: Tensor) -> object:
+        if self.device != x.device:
+            self.samples = [sample.to(x.device) for sample in self.samples]
+            self.device = x.device
+        if self.training:
+            return self.model.parse_losses(self.model(x, self.samples, mode='loss'))[0]
+        return self.model(x, self.samples, mode='predict')
+
+
 def _whole(model: nn.Module, x: Tensor) -> object:
     return model(x, mode='tensor')
 
@@ -66,6 +89,8 @@ def _backbone(model: nn.Module, x: Tensor) -> object:
 def _directly(model: nn.Module, x: Tensor) -> object:
     return model(x)
 
+
+WHOLE_STEP = 'the whole model: losses on made-up annotations, backward and plain SGD; and prediction'
 
 # From the most to the least. Two-stage detectors cannot run their RoI heads without annotations, nor DETR its decoder.
 PARTS = {
@@ -96,7 +121,15 @@ def one_module(shape: Sequence[int]) -> Host:
     return Host(f'one module, map {tuple(shape)}', 'the module alone; none is a plain copy of its input', x, build)
 
 
-def in_model(name: str, cfg: dict, scope: str, plugin: dict, batch_size: int, image_size: tuple[int, int]) -> Host:
+def in_model(
+    name: str,
+    cfg: dict,
+    scope: str,
+    plugin: dict,
+    batch_size: int,
+    image_size: tuple[int, int],
+    whole_step: bool = False,
+) -> Host:
     """Attention in a backbone or a whole model.
 
     Args:
@@ -106,6 +139,7 @@ def in_model(name: str, cfg: dict, scope: str, plugin: dict, batch_size: int, im
         plugin: Where, as for :func:`scsa_mm.add_plugins`, without ``cfg``.
         batch_size: Images.
         image_size: Their height and width.
+        whole_step: Measure losses on made-up annotations, backward and optimizer, and prediction.
 
     Raises:
         UserError: if the model cannot be built or run without attention, or has plugins already.
@@ -116,7 +150,8 @@ def in_model(name: str, cfg: dict, scope: str, plugin: dict, batch_size: int, im
 
     def bare() -> nn.Module:
         torch.manual_seed(0)
-        return MODELS.build(cfg)
+        model = MODELS.build(copy.deepcopy(cfg))  # mmseg writes into the config what it must not find a second time
+        return revert_sync_batchnorm(model)  # which works in groups of processes only
 
     with DefaultScope.overwrite_default_scope(scope):
         try:
@@ -128,16 +163,19 @@ def in_model(name: str, cfg: dict, scope: str, plugin: dict, batch_size: int, im
         x = torch.randn(
             batch_size, first.in_channels if first else 3, *image_size, generator=torch.Generator().manual_seed(0)
         )
-        measured, run = _runnable(model, name, x[:1])
+        if whole_step:
+            measured, samples = WHOLE_STEP, annotations(scope, cfg, name, x)
+        else:
+            measured, run = _runnable(model, name, x[:1])
 
     def build(candidate: Candidate) -> nn.Module:
         with DefaultScope.overwrite_default_scope(scope):
             model = bare()
             if candidate.cfg is not None:
                 add_plugins(model, [dict(plugin, cfg=candidate.cfg)])
-        return Part(model, run)
+        return Annotated(model, [s.clone() for s in samples]) if whole_step else Part(model, run)
 
-    return Host(name, measured, x, build, cfg)
+    return Host(name, measured, x, build, cfg, whole_step)
 
 
 def _runnable(model: nn.Module, name: str, x: Tensor) -> tuple[str, Callable]:

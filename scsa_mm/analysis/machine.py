@@ -12,7 +12,7 @@ from ..runtime.errors import UserError
 from ..version import __version__
 
 # The OneDL forks have the same import names under distributions of their own.
-PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain')
+PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain', 'timm', 'triton')
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:

@@ -6,9 +6,9 @@ An operator has a plain reference, which runs everywhere, and faster backends, w
 - ``cpp``: compiled loops for the CPU;
 - ``lean``: PyTorch on any device, with little memory.
 
-``auto`` takes the first that can run. Another can be asked for, in this order of precedence: the argument ``backend``
-of a module or function, :func:`use_backend`, the environment variable SCSA_MM_BACKEND. What cannot run is replaced by
-the next that can, with one line in the log: nothing fails that the reference could compute.
+``auto`` takes the fastest for the device that can run. Another can be asked for, in this order of precedence: the
+argument ``backend`` of a module or function, :func:`use_backend`, the environment variable SCSA_MM_BACKEND. What cannot
+run is replaced by the next that can, with one line in the log: nothing fails that the reference could compute.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from .torch_versions import is_compiling
 
 VARIABLE = 'SCSA_MM_BACKEND'
 BACKENDS = ('auto', 'triton', 'cpp', 'lean', 'reference')
-FASTEST_FIRST = BACKENDS[1:-1]
+FASTEST_FIRST = {'cuda': ('triton', 'lean'), 'cpu': ('cpp', 'lean')}
 
 _asked: ContextVar[str] = ContextVar('scsa_mm_backend', default='')
 _failed: dict[tuple[str, str], str] = {}  # (operator, backend): why it is not tried again in this process
@@ -109,8 +109,8 @@ def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: s
     if reason := _needs_plain_operations(x) or _does_not_fit(x, operator.flatten(weights)):
         return Choice('reference', None, (('fast backends', reason),), worth_a_line=False)
     refused = []
-    order = FASTEST_FIRST if backend == 'auto' else dict.fromkeys((backend, 'lean'))
-    for name in order:
+    fastest = FASTEST_FIRST.get(x.device.type, ('lean',))
+    for name in fastest if backend == 'auto' else dict.fromkeys((backend, *fastest)):
         module, reason = _look_at(operator, name, x, weights, options)
         if not reason:
             return Choice(name, module, tuple(refused))

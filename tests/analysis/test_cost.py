@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scsa_mm.analysis.candidates import parse_candidates
-from scsa_mm.analysis.cost import count_flops, measure, saved_bytes, steps
+from scsa_mm.analysis.cost import count_flops, measure, notes, saved_bytes, steps
 from scsa_mm.analysis.cost_table import cost_rows
 from scsa_mm.analysis.hosts import Host, one_module
 
@@ -117,3 +117,21 @@ def test_steps_do_not_add_up_gradients():
     measure(host, parse_candidates(['none']), CPU, 2, lambda what: None)
     expected = torch.autograd.grad(module(host.x).sum(), module.weight)[0]
     assert torch.allclose(module.weight.grad, expected, atol=1e-5)
+
+
+def test_a_whole_step_moves_no_parameter():
+    class Loss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = conv()
+
+        def forward(self, x):
+            return self.layer(x).sum() if self.training else x
+
+    module = Loss()
+    before = module.layer.weight.clone()
+    host = Host('loss', '', torch.randn(1, 4, 10, 10), lambda candidate: module, whole_step=True)
+    (cost,) = measure(host, parse_candidates(['none']), CPU, 1, lambda what: None)
+    assert cost.flops is None and cost.training.median > 0 and cost.saved_bytes == FLOAT * 4 * 10 * 10
+    assert torch.equal(module.layer.weight, before) and module.layer.weight.grad is not None
+    assert 'plain SGD' in notes(host)[-1] and not any('MFLOPs' in note for note in notes(host))

@@ -62,6 +62,43 @@ def test_as_much_of_a_model_as_runs(monkeypatch):
     assert len(part.build(parse_candidates(['ECA'])[0])(part.x)) == 5
 
 
+def step_of(config, monkeypatch, size=(64, 96), **options):
+    monkeypatch.setenv('SEGMENTATION', 'data')
+    cfg = load_config(config, {'model.backbone.plugins': None, **options})
+    return in_model('host', cfg.model, cfg.default_scope, {}, 2, size, whole_step=True)
+
+
+def test_whole_step_of_a_detector(monkeypatch):
+    whole = step_of('tests/data/tiny_mask_rcnn.py', monkeypatch)
+    none, again, scsa = (whole.build(c) for c in [*parse_candidates(['none']), *parse_candidates(['none', 'SCSA'])])
+    assert whole.whole_step and none.samples is not again.samples
+    first, second = (m.samples[0].gt_instances for m in (none, again))
+    assert torch.equal(first.bboxes, second.bboxes) and len(first) == 8
+    x1, y1, x2, y2 = first.bboxes.unbind(1)
+    assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 > x1).all() and (x2 <= 96).all() and (y2 <= 64).all()
+    assert (first.masks.masks.sum((1, 2)) > 0).all()
+    host_weights = none.model.state_dict()
+    assert all(torch.equal(value, scsa.model.state_dict()[name]) for name, value in host_weights.items())
+
+    loss = none.train()(whole.x)
+    assert loss.ndim == 0 and loss.isfinite()
+    loss.backward()
+    with torch.no_grad():
+        predicted = none.eval()(whole.x)
+    assert len(predicted) == 2 and 'pred_instances' in predicted[0]
+
+
+def test_whole_step_of_a_segmentor(monkeypatch):
+    whole = step_of('tests/data/tiny_fcn.py', monkeypatch, (32, 48), **{'model.pretrained': 'never loaded'})
+    module = whole.build(parse_candidates(['none'])[0])  # SyncBN, which works on GPUs only
+    assert module.samples[1].gt_sem_seg.data.shape == (1, 32, 48)
+    loss = module.train()(whole.x)
+    assert loss.ndim == 0 and loss.isfinite()
+    with torch.no_grad():
+        predicted = module.eval()(whole.x)
+    assert predicted[0].pred_sem_seg.data.shape == (1, 32, 48)
+
+
 def test_refused():
     with pytest.raises(UserError, match=r'host has plugins already.*--cfg-options model.backbone.plugins=None'):
         host(load_config('tests/data/tiny_mask_rcnn.py').model, scope='mmdet')

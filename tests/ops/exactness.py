@@ -38,7 +38,7 @@ def error_ratios(operator, backend, draw, options, dtype, memory_format='contigu
     tensor, as a gradient that is zero by cancellation is known no better.
     """
     other = {'contiguous': 'channels_last', 'channels_last': 'contiguous'}[memory_format]
-    logs = {}
+    draws = []
     for seed in range(SEEDS[dtype]):
         x, grad, flat = draw(seed)
         x, grad, *flat = (None if t is None else t.to(dtype) for t in (x, grad, *flat))
@@ -48,12 +48,25 @@ def error_ratios(operator, backend, draw, options, dtype, memory_format='contigu
         plain = results(operator, 'reference', x, grad, flat, options)
         fast = results(operator, backend, x, grad, flat, options)
         assert fast['y'].is_contiguous(memory_format=FORMATS[memory_format])
-        sizes = {name: _rms(truth) for name, truth in exact.items()}
-        for name, truth in exact.items():
-            assert fast[name].dtype == dtype
-            rounding = torch.finfo(dtype).eps / 2 * max(sizes[name], 1e-2 * max(sizes.values()))
-            ratio = _rms(fast[name] - truth) / (_rms(plain[name] - truth) + rounding)
-            logs.setdefault(name, []).append(math.log(max(ratio, 1e-9)))
+        assert {value.dtype for value in fast.values()} == {dtype}
+        draws.append(ratios_of(fast, plain, exact, dtype))
+    return geometric_means(draws)
+
+
+def ratios_of(fast, plain, exact, dtype):
+    """Errors of ``fast`` over those of ``plain``, with the allowance that :func:`error_ratios` tells, by name."""
+    sizes = {name: _rms(truth) for name, truth in exact.items()}
+    ratios = {}
+    for name, truth in exact.items():
+        rounding = torch.finfo(dtype).eps / 2 * max(sizes[name], 1e-2 * max(sizes.values()))
+        ratios[name] = _rms(fast[name] - truth) / (_rms(plain[name] - truth) + rounding)
+    return ratios
+
+
+def geometric_means(draws):
+    """By name, of all draws that have it; a ratio of NaN stays one."""
+    names = dict.fromkeys(name for draw in draws for name in draw)
+    logs = {name: [math.log(draw[name] + 1e-9) for draw in draws if name in draw] for name in names}
     return {name: math.exp(sum(values) / len(values)) for name, values in logs.items()}
 
 

@@ -79,6 +79,38 @@ def test_cost_in_a_backbone(main, tmp_path):
     assert int(rows['SE:reduction=2']['flops_per_image']) - int(rows['none']['flops_per_image']) == 2 * 2 * 64 * 32
 
 
+PEER = """
+from torch import nn
+
+class Gate(nn.Module):
+    def __init__(self, channels, bias):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 1, bias=bias)
+
+    def forward(self, x):
+        return x * self.layer(x.mean((2, 3), keepdim=True)).sigmoid()
+"""
+
+
+def test_cost_of_whole_steps_with_a_peer(main, tmp_path, monkeypatch):
+    monkeypatch.setenv('SEGMENTATION', 'nowhere')
+    (tmp_path / 'peer.py').write_text(PEER)
+    peer = ['--peer', tmp_path / 'peer.py:Gate', '--peer-kwargs', 'bias=False']
+    args = ['tests/data/tiny_fcn.py', '--part', 'step', '--attention', 'none', 'SE:reduction=2', *peer]
+    args += ['--stages', 4, '--image-size', 32, 32, '--repeats', 1, '--device', 'cpu']
+    out = tmp_path / 'out'
+    assert main('cost', *args, '--cfg-options', 'model.backbone.plugins=None', '--out', out) == 0
+    rows = rows_of(out / 'cost.csv')
+    gate = 'peer.py:Gate(bias=False)'
+    assert list(rows) == ['none', 'SE:reduction=2', gate]
+    # Three blocks with 32 channels.
+    assert rows['SE:reduction=2']['added_parameters'] == rows[gate]['added_parameters'] == str(3 * 32 * 32)
+    for row in rows.values():
+        assert row['problem'] == row['flops_per_image'] == '' and float(row['training_ms']) > 0
+    text = (out / 'cost.md').read_text()
+    assert 'losses on made-up annotations, backward and plain SGD; and prediction' in text and 'MFLOPs' not in text
+
+
 def test_all_fail(main, tmp_path):
     assert main('cost', '--attention', 'EMA:groups=7', '--shape', 1, 8, 2, 2, '--repeats', 1, '--out', tmp_path) == 1
     assert 'groups' in (tmp_path / 'cost.md').read_text()
@@ -94,7 +126,13 @@ TRAIN = ['train', CLASSIFIER, '--attention', 'none', 'SE', '--metric', 'accuracy
         (['cost', '--attention', 'SEE', '--out', 'OUT'], "no attention 'SEE'; did you mean SE"),
         ([*COST, '--repeats', '0'], '--repeats is at least 1, got 0'),
         ([*COST, '--shape', '1', '8', '0', '2'], '--shape is N C H W'),
-        ([*COST, '--stages', '1'], '--stages, --position, --before, --after and --cfg-options need a HOST'),
+        (
+            [*COST, '--stages', '1'],
+            '--stages, --position, --before, --after, --cfg-options and --part step need a HOST',
+        ),
+        (['cost', 'mmdet.ResNet(depth=18)', *COST[1:], '--part', 'step'], '--part step needs a config'),
+        (['cost', CLASSIFIER, *COST[1:], '--part', 'step'], 'for detectors of mmdet and segmentors of mmseg'),
+        ([*COST, '--peer', 'nowhere.py:SCSA'], 'nowhere.py does not exist'),
         (['cost', 'mmdet.ResNet(50)', *COST[1:]], 'a module is written as mmdet.ResNet(depth=50)'),
         (['cost', 'mmdet::retinanet/nothing.py', *COST[1:]], 'does not exist'),
         (['cost', TINY, *COST[1:]], 'take them out: --cfg-options model.backbone.plugins=None'),

@@ -25,6 +25,7 @@ def test_leaves_a_checkpoint_with_the_attention(trained):
     assert (trained / 'last_checkpoint').read_text() == str(trained / 'epoch_2.pth')
     logs = ''.join(p.read_text() for p in trained.glob('*/*.log'))
     assert 'attention: 16 x SCSA, 3,776 parameters' in logs
+    assert 'SCSA on cpu, float32: cpp\n' in logs  # the fast path, without being asked
 
 
 def test_killed_and_resumed_equals_uninterrupted(trained, environment, tool, tmp_path):

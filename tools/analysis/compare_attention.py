@@ -3,6 +3,7 @@
 
 python tools/analysis/compare_attention.py cost --attention SCSA EMA SE --out work_dirs/cost_of_one
 python tools/analysis/compare_attention.py cost 'mmdet.ResNet(depth=50)' --attention SCSA EMA --out work_dirs/cost_r50
+python tools/analysis/compare_attention.py cost CONFIG --part step --attention SE SCSA --peer FILE.py:CLASS --out OUT
 python tools/analysis/compare_attention.py train CONFIG --attention none SCSA EMA --seeds 0 1 2 \\
     --metric coco/bbox_mAP --out work_dirs/compared
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 import scsa_mm  # noqa: F401  (registers the attention)
 from scsa_mm.analysis import cost, cost_table, training_table, trainings
@@ -27,6 +28,8 @@ from scsa_mm.analysis.candidates import BASELINE, Candidate, parse_candidates
 from scsa_mm.analysis.figure import draw_costs, draw_metric
 from scsa_mm.analysis.hosts import Host, check_no_plugins, in_model, model_of, one_module, parse_module
 from scsa_mm.analysis.machine import choose_device, describe_machine
+from scsa_mm.analysis.output import check_free, make_console, make_folder, progress_on, said, tell
+from scsa_mm.analysis.peers import add_peer_arguments, load_peers
 from scsa_mm.analysis.table import Row, markdown, rich_table, write_csv, write_text
 from scsa_mm.runtime.config import CfgOptions, load_config
 from scsa_mm.runtime.data import check_data, check_pretrained
@@ -69,10 +72,12 @@ def parse_args() -> argparse.Namespace:
     costs.add_argument('--batch-size', type=int, default=2, metavar='N', help='of the input of a host (default: 2)')
     costs.add_argument(
         '--part',
-        choices=['model', 'backbone'],
+        choices=['model', 'backbone', 'step'],
         default='model',
-        help='what of a config is measured (default: as much of the model as runs without annotations)',
+        help='what of a config is measured (default: as much of the model as runs without annotations); step: whole '
+        'training steps and predictions of a detector or segmentor, on made-up annotations',
     )
+    add_peer_arguments(costs)
     costs.add_argument('--repeats', type=int, default=20, metavar='N', help='rounds of timing (default: 20)')
     costs.add_argument('--device', choices=['cpu', 'cuda'], help='default: the GPU if there is one')
 
@@ -108,10 +113,12 @@ def plugin_of(args: argparse.Namespace) -> dict:
 
 def host_of(args: argparse.Namespace) -> Host:
     if args.host is None:
-        if plugin_of(args) or args.cfg_options:
-            raise UserError('--stages, --position, --before, --after and --cfg-options need a HOST')
+        if plugin_of(args) or args.cfg_options or args.part == 'step':
+            raise UserError('--stages, --position, --before, --after, --cfg-options and --part step need a HOST')
         return one_module(args.shape)
     if '(' in args.host:
+        if args.part == 'step':
+            raise UserError(f'--part step needs a config; {args.host} is a module')
         if args.cfg_options:
             raise UserError(f'--cfg-options change a config; write the arguments into {args.host}')
         cfg, scope = parse_module(args.host), 'mmengine'
@@ -121,12 +128,9 @@ def host_of(args: argparse.Namespace) -> Host:
         check_no_plugins(cfg, args.host)
         if args.part == 'backbone':
             cfg = cfg.backbone
-    return in_model(args.host, cfg, scope, plugin_of(args), args.batch_size, tuple(args.image_size))
-
-
-def progress_on(console: Console) -> Progress:
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    return in_model(
+        args.host, cfg, scope, plugin_of(args), args.batch_size, tuple(args.image_size), whole_step=args.part == 'step'
+    )
 
 
 def plain(cfg: dict | None) -> dict | None:
@@ -137,13 +141,12 @@ def plain(cfg: dict | None) -> dict | None:
 def compare_costs(args: argparse.Namespace, console: Console) -> bool:
     """Returns whether any attention could be measured."""
     candidates = parse_candidates(args.attention)
-    candidates = [Candidate(BASELINE, None), *(c for c in candidates if c.cfg is not None)]
+    peers = [Candidate(peer.label, dict(type=peer.build)) for peer in load_peers(args.peer)]
+    candidates = [Candidate(BASELINE, None), *(c for c in candidates if c.cfg is not None), *peers]
     if args.repeats < 1:
         raise UserError(f'--repeats is at least 1, got {args.repeats}')
     device = choose_device(args.device)
-    there = [name for name in ('cost.csv', 'cost.json', 'cost.md', 'cost.png') if (args.out / name).exists()]
-    if there:
-        raise UserError(f'{args.out} holds {there[0]} of an earlier comparison; choose another --out')
+    check_free(args.out, ('cost.csv', 'cost.json', 'cost.md', 'cost.png'))
     host = host_of(args)
     make_folder(args.out)
     with progress_on(console) as progress:
@@ -161,7 +164,7 @@ def compare_costs(args: argparse.Namespace, console: Console) -> bool:
     notes = [
         f'measured: {host.measured}; input {tuple(host.x.shape)}, {host.x.dtype}; {args.repeats} rounds.',
         *said(machine),
-        *cost.NOTES,
+        *cost.notes(host),
     ]
     about = dict(host=host.name, input=tuple(host.x.shape), **machine)
     write_csv(args.out / 'cost.csv', [{**row, **about} for row in rows])
@@ -170,25 +173,8 @@ def compare_costs(args: argparse.Namespace, console: Console) -> bool:
     note = dict(about, notes=notes, model=plain(host.cfg), place=plugin_of(args), rows=rows)
     write_text(args.out / 'cost.json', json.dumps(note, indent=2) + '\n')
     console.print(rich_table(rows, cost_table.COLUMNS, title))
-    tell(console, notes, args.out, 'cost')
+    tell(console, notes, f'{args.out}/cost.csv, .md, .png')
     return any(not c.problem for c in costs[1:]) or len(costs) == 1
-
-
-def make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--out {path} cannot be made: {error.strerror}') from error
-
-
-def said(machine: dict[str, str]) -> list[str]:
-    return [f'on: {machine["device"]}; {machine["threads"]} thread(s); {machine["versions"]}.']
-
-
-def tell(console: Console, notes: list[str], out: Path, name: str) -> None:
-    for note in notes:
-        console.print(note, style='dim', markup=False, highlight=False)
-    console.print(f'written: {out}/{name}.csv, .md, .png', markup=False, highlight=False)
 
 
 def costs_beside(out: Path, model: dict, place: dict, console: Console) -> tuple[dict[str, Row], list[str]]:
@@ -243,7 +229,7 @@ def compare_trainings(args: argparse.Namespace, console: Console) -> bool:
         write_text(out / 'training.md', markdown(rows, columns, title, notes))
         draw_metric(rows, args.seeds, out / 'training.png', title, args.metric)
     console.print(rich_table(rows, columns, title))
-    tell(console, notes, args.out, 'training')
+    tell(console, notes, f'{args.out}/training.csv, .md, .png')
     if problems:
         console.print(
             f'{len(problems)} of {len(runs)} runs failed; their output is in {args.out}/runs/*/*/output.txt, and the '
@@ -270,9 +256,7 @@ def main() -> None:
     # Ended by a signal as by Ctrl-C: the training is ended too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a log is not folded
+    console = make_console()
     warnings.filterwarnings('ignore', module='mmengine')
     with one_line_errors():
         try:

@@ -4,9 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace scsa_mm {
 
@@ -56,22 +53,6 @@ void for_dtype(int64_t dtype, F run) {
     case kFloat16: return run(static_cast<Float16*>(nullptr));
 #endif
   }
-}
-
-// Ask for huge pages before memory is touched for the first time: with pages of 4 KiB, the faults of a large new output
-// take longer than computing it.
-inline void advise_huge(void* data, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = 4096;
-  constexpr int64_t worth_it = int64_t{32} << 20;  // what malloc always takes fresh from the system
-  if (bytes < worth_it) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) & ~(page - 1);
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(page - 1);
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)data;
-  (void)bytes;
-#endif
 }
 
 // e^x: the power of two next to it times the Taylor polynomial of the rest, in a form that compilers vectorise.

@@ -95,8 +95,6 @@ void ema_forward(void* x, int64_t dtype, int64_t b, int64_t groups, int64_t c, i
                  void* strips, void* stats, void* logit, void* out, int64_t threads) {
   for_dtype(dtype, [&](auto* type) {
     PARAMETERS;
-    advise_huge(out, s.elements() * sizeof(T));
-    advise_huge(logit, s.count() * s.area() * sizeof(T));
     for_each_bundle<T>(s, p, shared, false, threads, [&](Worker<T>& worker, int64_t image, int64_t group) {
       worker.forward(image, group, static_cast<const T*>(x), static_cast<T*>(out), kept);
     });
@@ -109,7 +107,6 @@ void ema_backward(void* x, int64_t dtype, int64_t b, int64_t groups, int64_t c, 
                   void* d_w1, void* d_b1, void* d_gamma, void* d_beta, void* d_w3, void* d_b3, int64_t threads) {
   for_dtype(dtype, [&](auto* type) {
     PARAMETERS;
-    advise_huge(out, s.elements() * sizeof(T));
     for_each_bundle<T>(s, p, shared, true, threads, [&](Worker<T>& worker, int64_t image, int64_t group) {
       worker.backward(image, group, static_cast<const T*>(x), static_cast<const T*>(grad), static_cast<T*>(out), kept,
                       static_cast<A*>(shares), static_cast<A*>(d_strips));

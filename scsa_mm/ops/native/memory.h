@@ -23,7 +23,6 @@ class Workspace {
       memory_ = static_cast<char*>(std::aligned_alloc(4096, bytes));
       if (!memory_) throw std::bad_alloc();  // ends the process: there is no way back out of a parallel loop
       size_ = bytes;
-      advise_huge(memory_, bytes);
     }
     return memory_;
   }

@@ -259,7 +259,6 @@ void pooled_map(T* x, const Problem& p, const A* a_h, const A* a_w, A* out, int 
 // x * (a_h * g) * a_w.
 template <typename T, typename A = typename Sum<T>::type>
 void output(T* x, const Shape& s, const A* a_h, const A* a_w, const A* g, T* out, int threads) {
-  advise_huge(out, s.batch * s.channels * s.height * s.width * sizeof(T));
 #pragma omp parallel num_threads(threads)
   {
     Rows<T> rows(x, s), results(out, s);
@@ -342,7 +341,6 @@ void grad_input(T* grad, const Problem& p, const A* g, const A* u, const A* a_h,
                 const A* d_w, T* out, int threads) {
   const Shape& s = p.s;
   const int64_t whole = p.rows() * p.kh, columns = p.columns();
-  advise_huge(out, s.batch * s.channels * s.height * s.width * sizeof(T));
 #pragma omp parallel num_threads(threads)
   {
     Rows<T> grads(grad, s), results(out, s);

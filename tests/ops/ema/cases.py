@@ -84,7 +84,7 @@ def threads(n):
 def assert_as_exact_as_the_reference(backend, name, dtype):
     with threads(1):  # so small maps are done before a second thread is awake
         ratios = error_ratios(OPERATOR, backend, draw_case(name), CASES[name][1], dtype, layout(name))
-    assert max(ratios.values()) <= 1.5, ratios
+    assert all(ratio <= 1.5 for ratio in ratios.values()), ratios  # max() would overlook a NaN
 
 
 def golden_cases():

@@ -30,7 +30,7 @@ def test_equals_the_reference_in_float64(case, backend, memory_format):
 def test_is_as_exact_as_the_reference(case, backend, dtype):
     memory_format = 'channels_last' if case in ('odd', 'unit') else 'contiguous'
     ratios = error_ratios(OPERATOR, backend, draw_case(case), CASES[case][-1], dtype, memory_format)
-    assert max(ratios.values()) <= 1.5, ratios
+    assert all(ratio <= 1.5 for ratio in ratios.values()), ratios  # max() would overlook a NaN
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
