@@ -1,7 +1,6 @@
 """Run an operator with its fastest backend, as one step of autograd."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -47,8 +46,7 @@ class _BackendFailed(Exception):
 
 def _forward(choice: Choice, x: Tensor, weights: Any, options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     try:
-        with _on_device_of(x):
-            return choice.module.forward(x, weights, options)
+        return choice.module.forward(x, weights, options)
     except OutOfMemoryError:
         raise  # the reference needs more
     except Exception as error:
@@ -78,8 +76,7 @@ class _Exact(torch.autograd.Function):
 def _backward(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None], kept: tuple[Tensor, ...]) -> list | None:
     """The backend's gradients; None if it failed."""
     try:
-        with _on_device_of(x):
-            grad_x, grads = ctx.choice.module.backward(grad, x, ctx.operator.unflatten(flat), ctx.options, kept)
+        grad_x, grads = ctx.choice.module.backward(grad, x, ctx.operator.unflatten(flat), ctx.options, kept)
         return [grad_x, *grads]
     except OutOfMemoryError:
         raise
@@ -102,8 +99,3 @@ def _through_reference(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | Non
     for i, value in zip(wanted, found, strict=True):
         grads[i] = value
     return grads
-
-
-def _on_device_of(x: Tensor) -> AbstractContextManager:
-    """Kernels go to the current GPU, which need not be that of x."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -4,6 +4,7 @@ Why not torch.utils.cpp_extension: the files see plain pointers and no header of
 instead of a minute, with nothing to install but a compiler, and one compiled file serves every version of torch.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -119,4 +120,6 @@ def _cache() -> Path:
     except OSError:
         pass
     # A folder of this process and user alone: a shared one could hold a library that someone else put there.
-    return Path(tempfile.mkdtemp(prefix='scsa_mm-'))
+    folder = Path(tempfile.mkdtemp(prefix='scsa_mm-'))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
