@@ -124,7 +124,7 @@ def ours(operator: Operator, x: Tensor, notes: dict[str, str]) -> list[Contestan
 
             found.append(Contestant(backend, 'ours', build, backend, is_chosen))
         else:
-            notes[f'{operator.label}, {backend}'] = choice.partition(' (')[2][:-1]
+            notes[f'{operator.label}, {backend}'] = choice.partition(': ')[2].partition('; ')[0].removesuffix(')')
     return found
 
 

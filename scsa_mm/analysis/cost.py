@@ -179,7 +179,7 @@ def _tensors(output: object) -> Iterator[Tensor]:
 
 
 def count_flops(module: nn.Module, x: Tensor) -> int:
-    """Multiply-adds of one forward pass, by mmengine's counter; ``NOTES`` says what it leaves out."""
+    """Multiply-adds of one forward pass, by mmengine's counter; ``FLOPS_NOTE`` says what it leaves out."""
     module.eval()
     counter = FlopAnalyzer(module, (x,))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')

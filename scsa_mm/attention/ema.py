@@ -41,6 +41,7 @@ class EMA(nn.Module):
     """
 
     _abbr_ = 'ema'
+    backend = 'auto'  # of modules that were pickled before there was a choice
 
     def __init__(self, in_channels: int, groups: int = 32, identity_init: bool = False, backend: str = 'auto') -> None:
         super().__init__()

@@ -233,6 +233,7 @@ class SCSA(_SpatialHalf, _ChannelHalf, nn.Module):
     """
 
     _abbr_ = 'scsa'
+    backend = 'auto'  # of modules that were pickled before there was a choice
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """What the operators have in common: parameters of a layer, eps, and the dtype in which sums are made."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,14 @@ def memory_format(x: Tensor) -> torch.memory_format:
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """Autocast off for the device of ``x``."""
+    try:
+        return torch.autocast(x.device.type, enabled=False)
+    except RuntimeError:  # a device without it, as mps in older torch
+        return contextlib.nullcontext()
 
 
 def flatten_layers(layers: Iterable[Affine]) -> list[Tensor | None]:

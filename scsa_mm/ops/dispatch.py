@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils import _python_dispatch
 
 from .torch_versions import is_compiling
 
@@ -31,7 +33,8 @@ BACKENDS = ('auto', 'triton', 'cpp', 'lean', 'reference')
 FASTEST_FIRST = {'cuda': ('triton', 'lean'), 'cpu': ('cpp', 'lean')}
 
 _asked: ContextVar[str] = ContextVar('scsa_mm_backend', default='')
-_failed: dict[tuple[str, str], str] = {}  # (operator, backend): why it is not tried again in this process
+# (operator, backend, device, dtype): why it is not tried again in this process.
+_failed: dict[tuple[str, str, torch.device, torch.dtype], str] = {}
 _logged: set[tuple[str, ...]] = set()
 
 
@@ -101,7 +104,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str = 'auto') -> Choice:
-    """The backend for this input, found without running it."""
+    """The backend for this input, found without running it; the first call on a machine may compile."""
     if backend == 'auto':
         backend = _asked.get() or check_backend(os.environ.get(VARIABLE) or 'auto', f'the variable {VARIABLE}')
     if backend == 'reference':
@@ -121,13 +124,13 @@ def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: s
 def _look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any) -> tuple[ModuleType | None, str]:
     if name == 'triton' and not x.is_cuda and os.environ.get('TRITON_INTERPRET') != '1':
         return None, f'x is on {x.device}'  # said without importing Triton
-    if reason := _failed.get((operator.name, name)):
+    if reason := _failed.get((operator.name, name, x.device, x.dtype)):
         return None, reason
     try:
         module = importlib.import_module(f'{operator.package}.{name}')
-    except ImportError as error:
-        return None, give_up(operator, name, error)
-    return module, module.unsupported(x, weights, options)
+        return module, module.unsupported(x, weights, options)
+    except Exception as error:  # a Triton of another version fails in many ways
+        return None, give_up(operator, name, x, error)
 
 
 def _needs_plain_operations(x: Tensor) -> str:
@@ -140,6 +143,10 @@ def _needs_plain_operations(x: Tensor) -> str:
         return 'ONNX export'
     if torch._C._are_functorch_transforms_active():
         return 'torch.func'
+    if forward_ad._current_level >= 0:
+        return 'forward-mode AD'
+    if _python_dispatch._get_current_dispatch_mode() is not None:
+        return 'a dispatch mode'
     if type(x) not in (Tensor, nn.Parameter):
         return f'x is a {type(x).__name__}'
     if x.device.type == 'meta':
@@ -159,11 +166,11 @@ def _does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
     return '' if elsewhere is None else f'x is on {x.device}, a weight on {elsewhere}'
 
 
-def give_up(operator: Operator, backend: str, error: Exception) -> str:
+def give_up(operator: Operator, backend: str, x: Tensor, error: Exception) -> str:
     """Remember that a backend does not work here, and say so; returns the reason."""
     reason = f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
-    _failed[operator.name, backend] = reason
-    log_once((operator.name, backend, 'failed'), f'{operator.name}: {backend} cannot run here ({reason})')
+    _failed[operator.name, backend, x.device, x.dtype] = reason
+    log_once((operator.name, backend, reason), f'{operator.name}: {backend} cannot run here ({reason})')
     return reason
 
 

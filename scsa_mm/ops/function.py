@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arithmetic import sum_dtype, without_autocast
 from .dispatch import Choice, Operator, choose, give_up, log_choice
 from .torch_versions import OutOfMemoryError, is_compiling
 
@@ -36,7 +37,7 @@ def run(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str 
         return _forward(choice, x, weights, options)[0]
     except _BackendFailed as failure:
         y = operator.reference(x, weights, options)  # raises the user's own mistake, in PyTorch's words
-        give_up(operator, choice.backend, failure.__cause__)
+        give_up(operator, choice.backend, x, failure.__cause__)
         return y
 
 
@@ -67,33 +68,32 @@ class _Exact(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *rest = ctx.saved_tensors
         flat, kept = rest[: ctx.count], tuple(rest[ctx.count :])
-        grads = None if torch.is_grad_enabled() else _backward(ctx, grad, x, flat, kept)
-        if grads is None:
-            grads = _through_reference(ctx, grad, x, flat)
-        return None, None, None, *grads
-
-
-def _backward(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None], kept: tuple[Tensor, ...]) -> list | None:
-    """The backend's gradients; None if it failed."""
-    try:
-        grad_x, grads = ctx.choice.module.backward(grad, x, ctx.operator.unflatten(flat), ctx.options, kept)
-        return [grad_x, *grads]
-    except OutOfMemoryError:
-        raise
-    except Exception as error:
-        give_up(ctx.operator, ctx.choice.backend, error)
-        return None
+        if torch.is_grad_enabled():
+            return None, None, None, *_through_reference(ctx, grad, x, flat)
+        try:
+            weights = ctx.operator.unflatten(flat)
+            grad_x, grads = ctx.choice.module.backward(grad, x, weights, ctx.options, kept)
+        except OutOfMemoryError:
+            raise
+        except Exception as error:
+            grad_x, *grads = _through_reference(ctx, grad, x, flat)
+            give_up(ctx.operator, ctx.choice.backend, x, error)
+        return None, None, None, grad_x, *grads
 
 
 def _through_reference(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The same by autograd, which can be differentiated again (``create_graph=True``)."""
     inputs = [x, *flat]
     wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not again:
+    again, dtype = torch.is_grad_enabled(), sum_dtype(x)
+    with torch.enable_grad(), without_autocast(x):
+        if again:  # aliases: where x itself depends on the weights, that path belongs to the graph around this one
+            inputs = [None if t is None else t.view_as(t) for t in inputs]
+        else:
             inputs = [None if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate(inputs)]
-        y = ctx.operator.reference(inputs[0], ctx.operator.unflatten(inputs[1:]), ctx.options)
+        # One dtype for all: under autocast weights have another one than x, and backward runs outside of it.
+        wide = [None if t is None else t.to(dtype) for t in inputs]
+        y = ctx.operator.reference(wide[0], ctx.operator.unflatten(wide[1:]), ctx.options).to(grad.dtype)
         found = torch.autograd.grad(y, [inputs[i] for i in wanted], grad, create_graph=again)
     grads = [None] * len(inputs)
     for i, value in zip(wanted, found, strict=True):

@@ -54,6 +54,39 @@ def test_second_derivatives(name, backend):
     torch.autograd.gradgradcheck(lambda *_: module(x), (x, *module.parameters()), fast_mode=True)
 
 
+def test_second_derivatives_where_x_depends_on_the_weights(name, backend):
+    """First derivatives with ``create_graph`` too must not count that path twice."""
+    module, plain = make(name, backend), make(name, 'reference')
+    x = draw(1, 8, 4, 3)
+    found = []
+    for m in (module, plain):
+        first = torch.autograd.grad(m(m(x)).square().sum(), list(m.parameters()), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), list(m.parameters()))
+        found.append([t.detach() for t in (*first, *second)])
+    assert_all_close(*found)
+
+
+def test_second_derivatives_under_autocast(name, backend):
+    module = make(name, backend).float()
+    x = draw(1, 8, 4, 3).bfloat16()
+    with torch.autocast('cpu', torch.bfloat16):
+        y = module(x)
+    first = torch.autograd.grad(y.float().square().sum(), list(module.parameters()), create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), list(module.parameters()))
+    assert all(g.isfinite().all() for g in second)
+
+
+def test_forward_mode(name, backend):
+    module, plain = make(name, backend), make(name, 'reference')
+    x, tangent = draw(1, 8, 4, 3), draw(1, 8, 4, 3, seed=2)
+    found = []
+    for m in (module, plain):
+        with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+            y = m(torch.autograd.forward_ad.make_dual(x, tangent))
+            found.append(torch.autograd.forward_ad.unpack_dual(y).tangent)
+    torch.testing.assert_close(*found)
+
+
 def test_twice_in_one_graph(name, backend):
     module = make(name, backend)
     x, y = draw(2, 8, 6, 5), draw(1, 8, 4, 9, seed=2)

@@ -24,18 +24,18 @@ def folder(tmp_path, monkeypatch):
 
 def test_compiled_once_for_a_source_a_compiler_and_a_processor(folder, tmp_path, monkeypatch):
     assert compilation._load_once().two() == 2
-    first = compilation._compiled('g++', link=[])
+    first = compilation._compiled(['g++'], link=[])
     assert sorted((tmp_path / 'cache' / 'scsa_mm').iterdir()) == [first]  # no temporary files are left
     when = first.stat().st_mtime_ns
-    assert compilation._compiled('g++', link=[]) == first and first.stat().st_mtime_ns == when
+    assert compilation._compiled(['g++'], link=[]) == first and first.stat().st_mtime_ns == when
     monkeypatch.setattr(compilation, '_processor', lambda: 'another')
-    assert compilation._compiled('g++', link=[]) != first
+    assert compilation._compiled(['g++'], link=[]) != first
 
 
 def test_a_changed_header_is_compiled(folder):
-    before = compilation._compiled('g++', link=[])
+    before = compilation._compiled(['g++'], link=[])
     (folder / 'two.h').write_text('#define TWO 3\n')
-    assert compilation._compiled('g++', link=[]) != before
+    assert compilation._compiled(['g++'], link=[]) != before
     assert compilation._load_once().two() == 3
 
 

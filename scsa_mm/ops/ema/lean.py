@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arithmetic import EPS, Affine, sum_dtype
+from ..arithmetic import EPS, Affine, sum_dtype, without_autocast
 from .arguments import Options, Weights, flatten, unflatten
 
 PARTS = 8
@@ -40,7 +40,7 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     (B, groups, c, 3, 3) and the attention (B, groups, H, W) before its sigmoid.
     """
     h, w = x.shape[2:]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         weights = _in_sum_dtype(weights, x)
         g = _grouped(x, options)
         strips = torch.cat([g.mean(4), g.mean(3)], dim=3)
@@ -67,7 +67,7 @@ def backward(
     """Gradients of x and of all weights."""
     h, w = x.shape[2:]
     n = h * w
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         strips, mean, var, sums, logit = kept
         g, grad = _grouped(x, options), _grouped(grad, options)
         strips, var, sums = (t.detach().requires_grad_() for t in (strips, var, sums))

@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..arithmetic import memory_format, sum_dtype
+from . import lean
 from . import triton_kernels as kernels
 from .arguments import Options, Weights
 
@@ -52,8 +53,8 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
         return f'{channels // options.groups} channels a group, more than {MAX_GROUP_CHANNELS}'
     # Offsets within an image are 32 bits wide; so many images and blocks of channels fit in a grid.
     if channels * h * w >= 2**31 or b > 65535 or channels > 65535:
-        return f'a map of {tuple(x.shape)} is too large'
-    return ''
+        return 'x is too large'
+    return lean.unsupported(x, weights, options)
 
 
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -13,15 +13,14 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 
 
 
 def unsupported_dtype(x: Tensor) -> str:
-    """Why there are no loops for the dtype of x; empty if there are."""
+    """Why there are no loops for the dtype of x, or none at all; empty if there are. The first call compiles."""
     if x.dtype not in DTYPES:
         return f'x is {x.dtype}'
-    if x.dtype == torch.float16:
-        try:
-            return '' if library().has_float16() else 'the compiler has no float16'
-        except CompilationError as error:
-            return str(error)
-    return ''
+    try:
+        lacks = not library().has_float16() and x.dtype == torch.float16
+    except CompilationError as error:
+        return str(error)
+    return 'the compiler has no float16' if lacks else ''
 
 
 def call(name: str, *arguments: Tensor | array | int) -> None:

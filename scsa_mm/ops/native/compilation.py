@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -48,29 +49,31 @@ def library() -> ctypes.CDLL:
 
 @functools.cache  # also of failures, which library() does not remember
 def _load_once() -> ctypes.CDLL | str:
-    compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('c++') or shutil.which('clang++')
+    found = shutil.which('g++') or shutil.which('c++') or shutil.which('clang++')
+    compiler = shlex.split(os.environ.get('CXX') or '') or ([found] if found else [])  # CXX may be "ccache g++"
     if not compiler:
         return 'no C++ compiler found (g++, c++ or clang++; CXX names another)'
     try:
         return _load(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, 'stderr', None) or error).strip().splitlines()
-        return f'{compiler} failed: {next((line for line in said if "error" in line), said[-1] if said else error)}'
+        return f'{compiler[-1]} failed: {next((line for line in said if "error" in line), said[-1] if said else error)}'
 
 
-def _load(compiler: str) -> ctypes.CDLL:
+def _load(compiler: list[str]) -> ctypes.CDLL:
     # First without an OpenMP runtime of its own: torch has loaded one, whose threads would otherwise wait for work by
     # turning in circles on the cores that ours need.
+    path = _compiled(compiler, link=[])
     try:
-        return ctypes.CDLL(str(_compiled(compiler, link=[])))
+        return ctypes.CDLL(str(path))
     except OSError:
         return ctypes.CDLL(str(_compiled(compiler, link=['-fopenmp'])))
 
 
-def _compiled(compiler: str, link: list[str]) -> Path:
+def _compiled(compiler: list[str], link: list[str]) -> Path:
     """The shared library, from the cache if it is there."""
     sources = sorted(FOLDER.glob('*.cpp'))
-    version = subprocess.run([compiler, '--version'], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([*compiler, '--version'], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256(repr((version, FLAGS, link, _processor())).encode())
     for file in (*sources, *sorted(FOLDER.glob('*.h'))):
         digest.update(file.read_bytes())
@@ -81,17 +84,17 @@ def _compiled(compiler: str, link: list[str]) -> Path:
         objects = [Path(folder) / f'{source.stem}.o' for source in sources]
         jobs = [
             subprocess.Popen(
-                [compiler, *FLAGS, '-c', str(source), '-o', str(object_)], stderr=subprocess.PIPE, text=True
+                [*compiler, *FLAGS, '-c', str(source), '-o', str(object_)], stderr=subprocess.PIPE, text=True
             )
             for source, object_ in zip(sources, objects, strict=True)
         ]
-        for job in jobs:
-            stderr = job.communicate()[1]
+        said = [job.communicate()[1] for job in jobs]  # all have ended before their folder goes
+        for job, stderr in zip(jobs, said, strict=True):
             if job.returncode:
                 raise subprocess.CalledProcessError(job.returncode, job.args, stderr=stderr)
         made = Path(folder) / target.name
         subprocess.run(
-            [compiler, '-shared', *link, *map(str, objects), '-o', str(made)],
+            [*compiler, '-shared', *link, *map(str, objects), '-o', str(made)],
             capture_output=True,
             text=True,
             check=True,
@@ -111,13 +114,12 @@ def _processor() -> str:
 
 
 def _cache() -> Path:
-    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    folder = Path(home) / 'scsa_mm'
     try:
+        folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'scsa_mm'
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: there is no home
         pass
     # A folder of this process and user alone: a shared one could hold a library that someone else put there.
     folder = Path(tempfile.mkdtemp(prefix='scsa_mm-'))

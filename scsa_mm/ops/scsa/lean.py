@@ -7,17 +7,15 @@ Paper: arXiv 2407.05128, section 3. What makes it cheap, and is exact:
 - With G the incoming gradient and U that of the pooled map spread over its windows, the gradient of that map is
   ``G * g + U``; sums of it over rows and columns, which the gates need, follow from sums over G and over x alone.
 
-The passes over maps come from the module ``maps``, here in PyTorch; what is left are strips, pooled maps and C x C
-weights, which backward computes again and lets autograd differentiate.
+The passes over maps are in ``maps``; what is left are strips, pooled maps and C x C weights, which backward computes
+again and lets autograd differentiate.
 """
-
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from ..arithmetic import sum_dtype
-from . import maps as torch_maps
+from ..arithmetic import sum_dtype, without_autocast
+from . import maps
 from .arguments import Options, Weights, channels_differ, flatten, unflatten, window
 from .reference import pooled_gate, strip_gate
 
@@ -35,9 +33,9 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     return channels_differ(x, weights)
 
 
-def forward(x: Tensor, weights: Weights, options: Options, maps: ModuleType = torch_maps) -> tuple[Tensor, Kept]:
+def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
     """SCSA of x (B, C, H, W), and what backward needs beside x: strips (B, C, H), (B, C, W) and pooled map."""
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         weights = _in_sum_dtype(weights, x)
         x_h, x_w = maps.strips(x)
         a_h, a_w = _strip_gates(x_h, x_w, weights, options)
@@ -47,11 +45,11 @@ def forward(x: Tensor, weights: Weights, options: Options, maps: ModuleType = to
 
 
 def backward(
-    grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept, maps: ModuleType = torch_maps
+    grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
     kernel = kh, kw = window(*x.shape[2:], options)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         x_h, x_w, pooled = (t.detach().requires_grad_() for t in kept)
         flat = [None if t is None else t.detach().requires_grad_() for t in flatten(_in_sum_dtype(weights, x))]
         with torch.enable_grad():

@@ -1,7 +1,7 @@
 """The five passes of SCSA over feature maps, in plain PyTorch; everything else works on strips and pooled maps.
 
-Forward reads x three times (strips, pooled, scaled) and writes it once; backward reads x once and the incoming gradient
-twice (grad_sums, grad_input) and writes one map. Only x is needed for backward.
+Forward needs x three times (strips, pooled, scaled); backward needs x once and the incoming gradient twice (grad_sums,
+grad_input). Only x has to be kept.
 
 Shapes below: B images, C channels, windows of (kh, kw) pixels, of which h = H // kh by w = W // kw are whole.
 ``a_h`` (B, C, H) and ``a_w`` (B, C, W) are the gates of SMSA. All but maps are in the dtype of sums.

@@ -37,8 +37,8 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     if not x.is_cuda:
         if os.environ.get('TRITON_INTERPRET') != '1':
             return f'x is on {x.device}'
-    elif _capability(x.device.index) < (7, 0):
-        return 'the GPU is older than compute capability 7.0'
+    elif _capability(x.device.index) < ((8, 0) if x.dtype == torch.bfloat16 else (7, 0)):
+        return f'{x.dtype} on a GPU of compute capability {_capability(x.device.index)}'
     if x.dtype not in DTYPES:
         return f'x is {x.dtype}'
     if options.down_sample_mode != 'avg_pool':
@@ -59,7 +59,7 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     # For a column's sum at most 16 summands, for a row's one from every 7 columns at most.
     strip_sums, pooled = h * (w // 7 + 1) + 16 * w, (h // kh) * (w // kw)
     if c * h * w >= LARGEST or b * c * max(strip_sums, pooled) >= LARGEST:
-        return f'x is too large: {tuple(x.shape)}'
+        return 'x is too large'
     return ''
 
 

@@ -208,17 +208,20 @@ def test_the_same_bits_again():
 def test_says_what_it_cannot_do():
     from scsa_mm.ops.ema import triton
 
+    def weights(c):
+        return unflatten([torch.empty(size, device='meta') for size in ((c, c, 1, 1), c, c, c, (c, c, 3, 3), c)])
+
     x = torch.empty(1, 4, 2, 2)
-    weights = unflatten([None] * 6)
     if not torch.cuda.is_available():
-        assert 'on cpu' in triton.unsupported(x, weights, Options(2))
+        assert 'on cpu' in triton.unsupported(x, weights(2), Options(2))
     large = torch.empty(1, device='meta').expand(1, 64, 2**13, 2**13)
     with mock.patch.object(triton, '_interpreted', return_value=True):
-        assert triton.unsupported(x, weights, Options(2)) == ''
-        assert 'channels a group' in triton.unsupported(torch.empty(1, 512, 1, 1), weights, Options(1))
-        assert 'too large' in triton.unsupported(large, weights, Options())
-        assert 'empty' in triton.unsupported(x[:0], weights, Options(2))
-        assert 'int32' in triton.unsupported(x.int(), weights, Options(2))
+        assert triton.unsupported(x, weights(2), Options(2)) == ''
+        assert 'weights of' in triton.unsupported(x, weights(1), Options(2))
+        assert 'channels a group' in triton.unsupported(torch.empty(1, 512, 1, 1), weights(512), Options(1))
+        assert 'too large' in triton.unsupported(large, weights(2), Options())
+        assert 'empty' in triton.unsupported(x[:0], weights(2), Options(2))
+        assert 'int32' in triton.unsupported(x.int(), weights(2), Options(2))
 
 
 # ResNet-50's stages in a detector: (B, C, H, W).
