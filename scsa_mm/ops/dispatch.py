@@ -162,6 +162,8 @@ def _does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
         return 'x is empty'
     if not x.is_floating_point():
         return f'x is {x.dtype}'
+    if any(t is not None and type(t) not in (Tensor, nn.Parameter) for t in flat):
+        return 'a weight is a subclass of Tensor'
     elsewhere = next((t.device for t in flat if t is not None and t.device != x.device), None)
     return '' if elsewhere is None else f'x is on {x.device}, a weight on {elsewhere}'
 

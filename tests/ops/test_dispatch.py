@@ -171,6 +171,52 @@ def test_a_users_mistake_is_told_in_pytorchs_words(backend, x):
     assert not dispatch._failed
 
 
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda m: setattr(m, 'num_heads', 3),
+        lambda m: setattr(m, 'num_heads', 0),
+        lambda m: setattr(m, 'q', nn.Conv2d(4, 4, 1, groups=4, bias=False)),
+        lambda m: setattr(m, 'local_dwc', nn.Conv1d(1, 1, 3, padding=1)),
+        lambda m: setattr(m, 'norm_h', nn.GroupNorm(4, 4)),
+    ],
+    ids=['heads', 'no-heads', 'q', 'conv', 'norm'],
+)
+def test_weights_that_do_not_fit_are_not_read(spoil):
+    """The compiled loops do not look at sizes: such a module once ended the process."""
+    module = SCSA(8)
+    spoil(module)
+    assert chosen(module) == 'reference'
+    with pytest.raises((RuntimeError, ZeroDivisionError, ValueError)):
+        module(X)
+
+
+def test_layers_without_bias():
+    module = SCSA(8)
+    module.norm_w, module.local_dwc = nn.GroupNorm(4, 8, affine=False), nn.Conv1d(2, 2, 3, groups=2, bias=False)
+    assert chosen(module) == 'reference'
+    assert module(X).isfinite().all()
+
+
+def test_what_hooks_change_is_not_read():
+    """saved_tensors_hooks may give back another dtype, as to save memory."""
+    module, plain = SCSA(8), SCSA(8, backend='reference')
+    plain.load_state_dict(module.state_dict())
+    x = X.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.bfloat16(), lambda t: t):
+        y = module(x)
+    y.sum().backward()
+    found, x.grad = x.grad, None
+    plain(x).sum().backward()
+    assert (found - x.grad).abs().max() < 0.05
+
+
+def test_a_view_that_negates():
+    module, x = SCSA(8), torch.complex(torch.zeros_like(X), X).conj().imag
+    assert x.is_neg()
+    torch.testing.assert_close(module(x), module(-X))
+
+
 def test_a_module_of_before_there_was_a_choice():
     """As torch.load gives one that was saved whole."""
     module = SCSA(8)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..arithmetic import memory_format, sum_dtype
 from ..native import library
-from ..native.calls import DTYPES, call, unsupported_dtype
+from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
 from . import lean
 from .arguments import Options, Weights, flatten
 
@@ -35,7 +35,7 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     (B * groups, 3, c), and from three channels a group on the attention (B * groups, H, W) before its sigmoid, in the
     dtype of x.
     """
-    x = x.contiguous(memory_format=memory_format(x))
+    x = x.resolve_neg().contiguous(memory_format=memory_format(x))
     n, c, h, w = _grouped_shape(x, options)
     dtype = sum_dtype(x)
     kept = (
@@ -52,10 +52,13 @@ def backward(
     grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
-    x = x.contiguous(memory_format=memory_format(x))
-    grad = grad.contiguous(memory_format=memory_format(x))
+    x = x.resolve_neg().contiguous(memory_format=memory_format(x))
+    grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
     n, c, h, w = _grouped_shape(x, options)
     dtype = sum_dtype(x)
+    shapes = (n, c, h + w), (n, 3, c), (n if c > FEW else 0, h, w)
+    check_kept(x, grad, zip(kept, shapes, (dtype, dtype, x.dtype), strict=True))
+    kept = tuple(t.contiguous() for t in kept)
     shares = x.new_empty(n, library().ema_shares(ctypes.c_int64(c)), dtype=dtype)
     d_strips = torch.empty_like(kept[0])
     out = torch.empty_like(x)

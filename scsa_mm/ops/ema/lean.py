@@ -28,7 +28,9 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     c = weights.norm.weight.shape[0]
     shapes = (c, c, 1, 1), (c,), (c,), (c,), (c, c, 3, 3), (c,)
     found = [None if t is None else tuple(t.shape) for t in flatten(weights)]
-    if x.shape[1] != options.groups * c or any(f not in (None, s) for f, s in zip(found, shapes, strict=True)):
+    biases = 1, 5  # of the convolutions, which may be missing
+    fits = (f == s or (f is None and i in biases) for i, (f, s) in enumerate(zip(found, shapes, strict=True)))
+    if x.shape[1] != options.groups * c or not all(fits):
         return f'x of {tuple(x.shape)} in {options.groups} groups, weights of {found}'
     return ''
 

@@ -2,6 +2,7 @@
 
 import ctypes
 from array import array
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -23,6 +24,20 @@ def unsupported_dtype(x: Tensor) -> str:
     return 'the compiler has no float16' if lacks else ''
 
 
+def check_kept(x: Tensor, grad: Tensor, kept: Iterable[tuple[Tensor, tuple[int, ...], torch.dtype]]) -> None:
+    """What comes back from autograd has its sizes still: hooks may change it, and the loops do not look.
+
+    Args:
+        kept: Each tensor with the shape and dtype that forward gave it.
+
+    Raises:
+        ValueError: if not.
+    """
+    same = grad.shape == x.shape and grad.dtype == x.dtype
+    if not same or any(t.shape != shape or t.dtype != dtype for t, shape, dtype in kept):
+        raise ValueError('what forward kept has another shape or dtype in backward')
+
+
 def call(name: str, *arguments: Tensor | array | int) -> None:
     """Call a compiled function; it gets the number of threads after all else.
 
@@ -40,7 +55,10 @@ def call(name: str, *arguments: Tensor | array | int) -> None:
 
 def _as_c(argument: Tensor | array | int) -> ctypes.c_void_p | ctypes.c_int64:
     if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
+        pointer = argument.data_ptr()
+        if not pointer and argument.numel():
+            raise ValueError(f'a {type(argument).__name__} without memory')
+        return ctypes.c_void_p(pointer)
     if isinstance(argument, array):
         return ctypes.c_void_p(argument.buffer_info()[0])
     return ctypes.c_int64(argument)

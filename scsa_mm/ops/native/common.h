@@ -71,7 +71,7 @@ inline float exp_of(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const int32_t power = (static_cast<int32_t>(n) + 127) << 23;
+  const uint32_t power = (static_cast<uint32_t>(static_cast<int32_t>(n)) + 127u) << 23;
   float scale;
   std::memcpy(&scale, &power, sizeof scale);
   return p * scale;

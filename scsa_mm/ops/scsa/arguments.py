@@ -64,7 +64,12 @@ def window(height: int, width: int, options: Options) -> tuple[int, int]:
     return min(options.window_size, height), min(options.window_size, width)
 
 
-def channels_differ(x: Tensor, weights: Weights) -> str:
-    """Why the weights do not fit x; empty if they do. The reference says it in PyTorch's words."""
-    channels = weights.norm.weight.shape[0]
-    return '' if x.shape[1] == channels else f'x has {x.shape[1]} channels, the weights {channels}'
+def misfit(x: Tensor, weights: Weights, options: Options) -> str:
+    """Why a fast backend cannot take these together; empty if it can. The reference decides about such by itself."""
+    c, heads = x.shape[1], options.num_heads
+    if c % 4 or heads < 1 or c % heads:
+        return f'{c} channels in {heads} heads'
+    convs = [s for conv in weights.convs for s in ((c // 4, 1, conv.weight.shape[-1] // 2 * 2 + 1), (c // 4,))]
+    scales = [s for layer in (weights.q, weights.k, weights.v) for s in ((c, 1, 1, 1), layer.bias is not None and (c,))]
+    found = [t is not None and tuple(t.shape) for t in flatten(weights)]
+    return '' if found == [*convs, *[(c,)] * 6, *scales] else f'x has {c} channels, the weights are of another shape'

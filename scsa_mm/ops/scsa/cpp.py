@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import memory_format, sum_dtype
-from ..native.calls import DTYPES, call, unsupported_dtype
-from .arguments import Options, Weights, channels_differ, flatten, window
+from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
+from .arguments import Options, Weights, flatten, misfit, window
 
 Kept = tuple[Tensor, Tensor, Tensor]
 
@@ -31,15 +31,13 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     biases = [layer.bias is not None for layer in (weights.q, weights.k, weights.v)]
     if any(biases) != all(biases):
         return 'some of q, k, v have a bias'
-    return channels_differ(x, weights)
+    return misfit(x, weights, options)
 
 
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
     """SCSA of x (B, C, H, W), and what backward needs beside x: strips (B, C, H), (B, C, W) and pooled map."""
     x = _dense(x)
-    kh, kw = window(*x.shape[2:], options)
-    sizes = (x.shape[2],), (x.shape[3],), (x.shape[2] // kh, x.shape[3] // kw)
-    kept = tuple(x.new_empty((*x.shape[:2], *size), dtype=sum_dtype(x)) for size in sizes)
+    kept = tuple(x.new_empty(shape, dtype=sum_dtype(x)) for shape in _kept_shapes(x, options))
     out = torch.empty_like(x)
     call('scsa_forward', x, DTYPES[x.dtype], _numbers(x, weights, options), _packed(weights, x), *kept, out)
     return out, kept
@@ -50,7 +48,9 @@ def backward(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
     x = _dense(x)
-    grad = grad.contiguous(memory_format=memory_format(x))
+    grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
+    check_kept(x, grad, zip(kept, _kept_shapes(x, options), [sum_dtype(x)] * 3, strict=True))
+    kept = tuple(t.contiguous() for t in kept)
     grad_x, packed = torch.empty_like(x), _packed(weights, x)
     # One row an image, so that no two threads add to one number.
     grads = packed.new_empty((len(x), len(packed)))
@@ -60,8 +60,14 @@ def backward(
     return grad_x, [None if t is None else next(parts).reshape(t.shape).to(t.dtype) for t in flat]
 
 
+def _kept_shapes(x: Tensor, options: Options) -> list[tuple[int, ...]]:
+    b, c, h, w = x.shape
+    kh, kw = window(h, w, options)
+    return [(b, c, h), (b, c, w), (b, c, h // kh, w // kw)]
+
+
 def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=memory_format(x))
+    return x.resolve_neg().contiguous(memory_format=memory_format(x))
 
 
 def _numbers(x: Tensor, weights: Weights, options: Options) -> array:

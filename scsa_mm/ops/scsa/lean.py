@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arithmetic import sum_dtype, without_autocast
 from . import maps
-from .arguments import Options, Weights, channels_differ, flatten, unflatten, window
+from .arguments import Options, Weights, flatten, misfit, unflatten, window
 from .reference import pooled_gate, strip_gate
 
 Kept = tuple[Tensor, Tensor, Tensor]
@@ -30,7 +30,7 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
         return f'down_sample_mode={options.down_sample_mode!r}'
     if options.attn_drop:
         return 'attn_drop while training'
-    return channels_differ(x, weights)
+    return misfit(x, weights, options)
 
 
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:

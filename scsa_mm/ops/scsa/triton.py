@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..arithmetic import memory_format, sum_dtype
 from . import triton_kernels as kernels
-from .arguments import Options, Weights, channels_differ, flatten, window
+from .arguments import Options, Weights, flatten, misfit, window
 
 Kept = tuple[Tensor, ...]
 
@@ -47,10 +47,8 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
         return f'gate={options.gate!r}'
     if options.attn_drop:
         return 'attn_drop while training'
-    if reason := channels_differ(x, weights):
+    if reason := misfit(x, weights, options):
         return reason
-    if any(layer.bias is None for layer in (*weights.convs, weights.norm_h, weights.norm_w, weights.norm)):
-        return 'a convolution or norm without bias'
     longest = max(conv.weight.shape[2] for conv in weights.convs)
     if longest > LONGEST_KERNEL:
         return f'a kernel of {longest}'
