@@ -156,7 +156,7 @@ def test_scsa_is_pcsa_of_smsa():
     pcsa.load_state_dict({k: v for k, v in scsa.state_dict().items() if k in pcsa.state_dict()})
     assert set(scsa.state_dict()) == set(smsa.state_dict()) | set(pcsa.state_dict())
     x = torch.randn(2, 16, 15, 22, dtype=torch.double)
-    assert torch.equal(scsa(x), pcsa(smsa(x)))
+    torch.testing.assert_close(scsa(x), pcsa(smsa(x)), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (5, 20)], ids=lambda s: f'{s[0]}x{s[1]}')

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from scsa_mm.attention import SCSA
+from scsa_mm.ops import use_backend
 from scsa_mm.plugging import inserted
 
 SMALL = dict(base_channels=8, stem_channels=8)
@@ -148,7 +150,8 @@ def test_compiles_without_a_graph_break(name, image):
     model = build(name)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend='eager')
-    check_same(compiled, model, image, rtol=1e-5, atol=1e-6)
+    with use_backend('reference'):  # which is what is compiled; another rounds otherwise
+        check_same(compiled, model, image, rtol=1e-5, atol=1e-6)
 
 
 def test_compiles_after_the_norms_were_converted(image):
@@ -167,7 +170,8 @@ def test_traces(name, image):
     model = build(name)
     traced = torch.jit.trace(model, image, check_trace=False)
     torch.manual_seed(3)
-    check_same(traced, model, torch.randn_like(image), rtol=1e-5, atol=1e-6)
+    with use_backend('reference'):  # which is what is traced
+        check_same(traced, model, torch.randn_like(image), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', ['before-conv', pytest.param('after-norm', marks=pytest.mark.slow)])
@@ -248,6 +252,6 @@ def test_fully_sharded_equals_one_process(tmp_path):
     environment = dict(os.environ, PYTHONPATH=os.getcwd(), OMP_NUM_THREADS='1')
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    words = done.stdout.split()
-    assert int(words[1]) > 8
-    assert float(words[3]) < 1e-6 < 1e-4 < float(words[5])
+    units, worst, moved = re.search(r'units (\S+) worst (\S+) moved (\S+)', done.stdout).groups()
+    assert int(units) > 8
+    assert float(worst) < 1e-6 < 1e-4 < float(moved)
