@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
@@ -183,7 +183,8 @@ def log_once(key: tuple[str, ...], line: str) -> None:
 
 
 def log_choice(operator: Operator, x: Tensor, choice: Choice) -> None:
-    """One line for each operator, device, dtype and choice."""
-    key = (operator.name, x.device.type, str(x.dtype), str(choice))
+    """One line for each operator, device, dtype and choice in each log; checks run before that of a training begins."""
+    log = MMLogger.get_current_instance().instance_name
+    key = (log, operator.name, x.device.type, str(x.dtype), str(choice))
     if choice.worth_a_line and key not in _logged:  # the line costs more than the look
         log_once(key, f'{operator.name} on {x.device.type}, {str(x.dtype).removeprefix("torch.")}: {choice}')
