@@ -29,6 +29,11 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def dense(x: Tensor) -> Tensor:
+    """``x`` in memory as its numbers are, in its memory format: kernels and loops read it from there."""
+    return x.resolve_neg().contiguous(memory_format=memory_format(x))
+
+
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
     """Autocast off for the device of ``x``."""
     try:

@@ -9,7 +9,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ..arithmetic import memory_format, sum_dtype
+from ..arithmetic import dense, memory_format, sum_dtype
 from ..native import library
 from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
 from . import lean
@@ -35,7 +35,7 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     (B * groups, 3, c), and from three channels a group on the attention (B * groups, H, W) before its sigmoid, in the
     dtype of x.
     """
-    x = x.resolve_neg().contiguous(memory_format=memory_format(x))
+    x = dense(x)
     n, c, h, w = _grouped_shape(x, options)
     dtype = sum_dtype(x)
     kept = (
@@ -52,7 +52,7 @@ def backward(
     grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
-    x = x.resolve_neg().contiguous(memory_format=memory_format(x))
+    x = dense(x)
     grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
     n, c, h, w = _grouped_shape(x, options)
     dtype = sum_dtype(x)

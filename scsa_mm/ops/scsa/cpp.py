@@ -9,7 +9,7 @@ from array import array
 import torch
 from torch import Tensor
 
-from ..arithmetic import memory_format, sum_dtype
+from ..arithmetic import dense, memory_format, sum_dtype
 from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
 from .arguments import Options, Weights, flatten, misfit, window
 
@@ -36,7 +36,7 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
 
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
     """SCSA of x (B, C, H, W), and what backward needs beside x: strips (B, C, H), (B, C, W) and pooled map."""
-    x = _dense(x)
+    x = dense(x)
     kept = tuple(x.new_empty(shape, dtype=sum_dtype(x)) for shape in _kept_shapes(x, options))
     out = torch.empty_like(x)
     call('scsa_forward', x, DTYPES[x.dtype], _numbers(x, weights, options), _packed(weights, x), *kept, out)
@@ -47,7 +47,7 @@ def backward(
     grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
-    x = _dense(x)
+    x = dense(x)
     grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
     check_kept(x, grad, zip(kept, _kept_shapes(x, options), [sum_dtype(x)] * 3, strict=True))
     kept = tuple(t.contiguous() for t in kept)
@@ -64,10 +64,6 @@ def _kept_shapes(x: Tensor, options: Options) -> list[tuple[int, ...]]:
     b, c, h, w = x.shape
     kh, kw = window(h, w, options)
     return [(b, c, h), (b, c, w), (b, c, h // kh, w // kw)]
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.resolve_neg().contiguous(memory_format=memory_format(x))
 
 
 def _numbers(x: Tensor, weights: Weights, options: Options) -> array:

@@ -15,7 +15,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..arithmetic import memory_format, sum_dtype
+from ..arithmetic import dense, memory_format, sum_dtype
 from . import triton_kernels as kernels
 from .arguments import Options, Weights, flatten, misfit, window
 
@@ -67,7 +67,7 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     That is one tensor of small things: strip means, pooled map, three numbers a channel, statistics of the norms; and
     the gates of rows and columns if both together are small beside x.
     """
-    x = _dense(x)
+    x = dense(x)
     plan = _plan_of(x, weights, options)
     convs = _conv_arguments(weights)
     b, c, h, w = x.shape
@@ -106,7 +106,7 @@ def backward(
     grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: Kept
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
-    x = _dense(x)
+    x = dense(x)
     plan = _plan_of(x, weights, options)
     convs = _conv_arguments(weights)
     grad = grad.contiguous(memory_format=memory_format(x))
@@ -390,10 +390,6 @@ def _power(n: int) -> int:
 def _aligned(*sizes: int) -> tuple[int, ...]:
     """Each part of a buffer begins at a multiple of 16 bytes, whatever the shape: Triton compiles for either."""
     return tuple(-(-size // 16) * 16 for size in sizes)
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=memory_format(x))
 
 
 def _conv_arguments(weights: Weights) -> tuple[Tensor, ...]:
