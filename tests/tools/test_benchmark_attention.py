@@ -103,7 +103,7 @@ def test_all_contestants(main, peers, tmp_path, capsys):
     assert '### SCSA, given shapes, float32, contiguous: geometric means' in text
     assert '### EMA:groups=4, given shapes, 1 x 16 x 3 x 4, float32, contiguous' in text
     assert f'- {alien} was not checked: its parameters are not ours in name and shape.' in text
-    assert '- SCSA, triton is left out: triton: x is on cpu.' in text
+    assert '- SCSA, triton is left out: x is on cpu.' in text
     assert f'written: {out}/benchmark.csv' in capsys.readouterr().out
 
     assert main(*args, '--out', out) == 2
