@@ -5,11 +5,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..ops.compiled import IN_GRAPHS
 from ..ops.dispatch import BACKENDS
 from ..runtime.errors import UserError, one_line
 from .candidates import parse_candidates
@@ -132,8 +134,17 @@ def backend_of(module: nn.Module, x: Tensor) -> str:
     return module.backend_for(x).split(' ')[0]
 
 
-def compiled_reference(operator: Operator) -> Contestant:
-    return Contestant('torch.compile(reference)', 'compiled', lambda c: operator.build(c, 'reference'))
+def of_compiler(operator: Operator, ours: Sequence[Contestant]) -> list[Contestant]:
+    """torch.compile of the reference, and of what is used by default if that has a place in compiled graphs."""
+    chosen = [c.backend for c in ours if c.chosen and c.backend in IN_GRAPHS]
+
+    def build(c: int, backend: str) -> nn.Module:
+        return operator.build(c, backend)
+
+    return [
+        Contestant(f'torch.compile({backend})', 'compiled', partial(build, backend=backend), backend)
+        for backend in ('reference', *chosen)
+    ]
 
 
 def of_peer(peer: Peer) -> Contestant:

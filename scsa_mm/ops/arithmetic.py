@@ -34,6 +34,11 @@ def dense(x: Tensor) -> Tensor:
     return x.resolve_neg().contiguous(memory_format=memory_format(x))
 
 
+def dense_as(grad: Tensor, x: Tensor) -> Tensor:
+    """A gradient as :func:`dense`, in the memory format of ``x``."""
+    return grad.resolve_neg().contiguous(memory_format=memory_format(x))
+
+
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
     """Autocast off for the device of ``x``."""
     try:

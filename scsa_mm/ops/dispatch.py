@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
 
+from . import gpu
 from .torch_versions import is_compiling
 
 VARIABLE = 'SCSA_MM_BACKEND'
@@ -46,15 +47,19 @@ class Operator:
         name: As the log has it.
         package: Where its backends are, one module each.
         reference: ``(x, weights, options) -> Tensor`` in plain PyTorch.
+        options: The class of its options, a NamedTuple.
         flatten: Weights to a list of tensors, None for one that is missing.
         unflatten: And back.
+        unusual: Which option the backend made for a device may not have; empty if they all do.
     """
 
     name: str
     package: str
     reference: Callable[[Tensor, Any, Any], Tensor]
+    options: type
     flatten: Callable[[Any], list[Tensor | None]]
     unflatten: Callable[[Sequence[Tensor | None]], Any]
+    unusual: Callable[[Any], str]
 
 
 @dataclass(frozen=True)
@@ -103,26 +108,37 @@ def use_backend(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
+def asked(backend: str = 'auto') -> str:
+    """What was asked for, by the argument or else by the block or the variable.
+
+    Raises:
+        ValueError: if the variable names no backend.
+    """
+    if backend != 'auto':
+        return backend
+    return _asked.get() or check_backend(os.environ.get(VARIABLE) or 'auto', f'the variable {VARIABLE}')
+
+
 def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str = 'auto') -> Choice:
     """The backend for this input, found without running it; the first call on a machine may compile."""
-    if backend == 'auto':
-        backend = _asked.get() or check_backend(os.environ.get(VARIABLE) or 'auto', f'the variable {VARIABLE}')
+    backend = asked(backend)
     if backend == 'reference':
         return Choice('reference', None)
-    if reason := _needs_plain_operations(x) or _does_not_fit(x, operator.flatten(weights)):
+    if reason := _needs_plain_operations(x) or does_not_fit(x, operator.flatten(weights)):
         return Choice('reference', None, (('fast backends', reason),), worth_a_line=False)
     refused = []
     fastest = FASTEST_FIRST.get(x.device.type, ('lean',))
     for name in fastest if backend == 'auto' else dict.fromkeys((backend, *fastest)):
-        module, reason = _look_at(operator, name, x, weights, options)
+        module, reason = look_at(operator, name, x, weights, options)
         if not reason:
             return Choice(name, module, tuple(refused))
         refused.append((name, reason))
     return Choice('reference', None, tuple(refused))
 
 
-def _look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any) -> tuple[ModuleType | None, str]:
-    if name == 'triton' and not x.is_cuda and os.environ.get('TRITON_INTERPRET') != '1':
+def look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any) -> tuple[ModuleType | None, str]:
+    """The backend's module, if there is one, and why it cannot run; empty if it can."""
+    if name == 'triton' and not x.is_cuda and not gpu.interpreted():
         return None, f'x is on {x.device}'  # said without importing Triton
     if reason := _failed.get((operator.name, name, x.device, x.dtype)):
         return None, reason
@@ -154,7 +170,7 @@ def _needs_plain_operations(x: Tensor) -> str:
     return ''
 
 
-def _does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
+def does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
     """What the reference refuses, in PyTorch's words, or computes without any loop of ours."""
     if x.dim() != 4:
         return f'x has {x.dim()} dimensions'

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arithmetic import sum_dtype, without_autocast
+from . import compiled, plain
 from .dispatch import Choice, Operator, choose, give_up, log_choice
 from .torch_versions import OutOfMemoryError, is_compiling
 
@@ -25,6 +25,8 @@ def run(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str 
         ValueError: if there is no such backend.
     """
     if is_compiling():  # first, as nothing of the choice can be compiled
+        if compiled.suits(operator, x, weights, options, backend):
+            return compiled.call(operator, x, weights, options)
         return operator.reference(x, weights, options)
     choice = choose(operator, x, weights, options, backend)
     log_choice(operator, x, choice)
@@ -69,33 +71,17 @@ class _Exact(torch.autograd.Function):
         x, *rest = ctx.saved_tensors
         flat, kept = rest[: ctx.count], tuple(rest[ctx.count :])
         if torch.is_grad_enabled():
-            return None, None, None, *_through_reference(ctx, grad, x, flat)
+            return None, None, None, *_by_reference(ctx, grad, x, flat)
         try:
             weights = ctx.operator.unflatten(flat)
             grad_x, grads = ctx.choice.module.backward(grad, x, weights, ctx.options, kept)
         except OutOfMemoryError:
             raise
         except Exception as error:
-            grad_x, *grads = _through_reference(ctx, grad, x, flat)
+            grad_x, *grads = _by_reference(ctx, grad, x, flat)
             give_up(ctx.operator, ctx.choice.backend, x, error)
         return None, None, None, grad_x, *grads
 
 
-def _through_reference(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The same by autograd, which can be differentiated again (``create_graph=True``)."""
-    inputs = [x, *flat]
-    wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
-    again, dtype = torch.is_grad_enabled(), sum_dtype(x)
-    with torch.enable_grad(), without_autocast(x):
-        if again:  # aliases: where x itself depends on the weights, that path belongs to the graph around this one
-            inputs = [None if t is None else t.view_as(t) for t in inputs]
-        else:
-            inputs = [None if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate(inputs)]
-        # One dtype for all: under autocast weights have another one than x, and backward runs outside of it.
-        wide = [None if t is None else t.to(dtype) for t in inputs]
-        y = ctx.operator.reference(wide[0], ctx.operator.unflatten(wide[1:]), ctx.options).to(grad.dtype)
-        found = torch.autograd.grad(y, [inputs[i] for i in wanted], grad, create_graph=again)
-    grads = [None] * len(inputs)
-    for i, value in zip(wanted, found, strict=True):
-        grads[i] = value
-    return grads
+def _by_reference(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return plain.gradients(ctx.operator, grad, x, flat, ctx.options, ctx.needs_input_grad[3:])

@@ -7,7 +7,7 @@ from torch import nn
 from scsa_mm.analysis import contestants
 from scsa_mm.analysis.benchmark import JOBS, Measured, difference, inputs, measure, steps
 from scsa_mm.analysis.benchmark_table import COLUMNS, SUMMARY_COLUMNS, long_rows, summary_rows, wide_rows
-from scsa_mm.analysis.contestants import Contestant, compiled_reference, copy, of_timm, ours, parse_operators
+from scsa_mm.analysis.contestants import Contestant, copy, of_compiler, of_timm, ours, parse_operators
 from scsa_mm.analysis.shapes import Case, cases, stages
 from scsa_mm.analysis.table import cells
 from scsa_mm.analysis.timing import Spread
@@ -140,9 +140,13 @@ def test_half_precision_is_held_against_float32():
 
 
 @pytest.mark.slow
-def test_compiled_reference():
-    (found,) = measure(operator(), CASE, [compiled_reference(operator())], CPU, 1, lambda what: None)
-    assert found.problem == '' and found.difference < 1e-5 and set(found.times) == set(JOBS)
+def test_compiled():
+    plain, _ = found = of_compiler(operator(), ours(operator(), torch.empty(CASE.shape), {}))
+    assert [c.name for c in found] == ['torch.compile(reference)', 'torch.compile(cpp)']
+    for measured in measure(operator(), CASE, found, CPU, 1, lambda what: None):
+        assert measured.problem == '' and measured.difference < 1e-5 and set(measured.times) == set(JOBS)
+    lean = Contestant('lean', 'ours', plain.build, 'lean', chosen=True)
+    assert [c.name for c in of_compiler(operator(), [lean])] == [plain.name]
 
 
 def test_difference():

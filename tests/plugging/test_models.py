@@ -150,8 +150,7 @@ def test_compiles_without_a_graph_break(name, image):
     model = build(name)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend='eager')
-    with use_backend('reference'):  # which is what is compiled; another rounds otherwise
-        check_same(compiled, model, image, rtol=1e-5, atol=1e-6)
+    check_same(compiled, model, image, rtol=1e-5, atol=1e-6)
 
 
 def test_compiles_after_the_norms_were_converted(image):

@@ -78,7 +78,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--channels-last', action='store_true', help='the memory format of the maps')
     add_peer_arguments(parser)
     parser.add_argument('--compile-peers', action='store_true', help='time torch.compile of each --peer too')
-    parser.add_argument('--no-compile', action='store_true', help='leave out torch.compile of the reference')
+    parser.add_argument('--no-compile', action='store_true', help='leave out torch.compile of ours')
     parser.add_argument(
         '--bars',
         action='store_true',
@@ -90,7 +90,12 @@ def parse_args() -> argparse.Namespace:
         '--threads', type=int, metavar='N', help=f'of the CPU (default: as torch has it; --bars: {bars.CPU_THREADS})'
     )
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder for all results')
-    return parser.parse_args()
+    args = parser.parse_args()
+    fixed = 'attention', 'preset', 'batch', 'shape', 'dtype', 'channels_last', 'compile_peers', 'no_compile'
+    args.not_with_bars = [
+        f'--{name.replace("_", "-")}' for name in fixed if getattr(args, name) != parser.get_default(name)
+    ]
+    return args
 
 
 @dataclass
@@ -164,7 +169,7 @@ def contestants_of(
     if cannot:
         notes['torch.compile'] = cannot
     elif not args.no_compile:
-        found.append(contestants.compiled_reference(operator))
+        found += contestants.of_compiler(operator, found)
     for peer in peers:
         found.append(contestants.of_peer(peer))
         if args.compile_peers and not cannot:
@@ -264,6 +269,8 @@ def run(args: argparse.Namespace, console: Console) -> bool:
         raise UserError(f'--repeats is at least 1, got {args.repeats}')
     if args.threads is not None and args.threads < 1:
         raise UserError(f'--threads is at least 1, got {args.threads}')
+    if args.bars and args.not_with_bars:
+        raise UserError(f'--bars settles what is measured; leave out {", ".join(args.not_with_bars)}')
     device = choose_device(args.device)
     check_free(args.out, WRITTEN)
     operators = contestants.parse_operators(args.attention)

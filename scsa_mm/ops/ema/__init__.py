@@ -1,9 +1,11 @@
 """Efficient multi-scale attention (arXiv 2305.13563)."""
 
+from ..compiled import define
 from ..dispatch import Operator
-from .arguments import Options, Weights, flatten, unflatten
+from .arguments import Options, Weights, flatten, unflatten, unusual
 from .reference import ema
 
-OPERATOR = Operator('EMA', __name__, ema, flatten, unflatten)
+OPERATOR = Operator('EMA', __name__, ema, Options, flatten, unflatten, unusual)
+define(OPERATOR)
 
 __all__ = ['OPERATOR', 'Options', 'Weights']

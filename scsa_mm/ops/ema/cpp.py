@@ -9,7 +9,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ..arithmetic import dense, memory_format, sum_dtype
+from ..arithmetic import dense, dense_as, memory_format, sum_dtype
 from ..native import library
 from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
 from . import lean
@@ -28,21 +28,21 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     return unsupported_dtype(x) or lean.unsupported(x, weights, options)
 
 
+def kept_like(x: Tensor, options: Options) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each tensor that forward keeps beside x."""
+    n, c, h, w = _grouped_shape(x, options)
+    dtype = sum_dtype(x)
+    return [((n, c, h + w), dtype), ((n, 3, c), dtype), ((n if c > FEW else 0, h, w), x.dtype)]
+
+
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
     """EMA of x (B, C, H, W), and what backward needs beside x.
 
-    Kept are strips (B * groups, c, H + W), mean and 1 / deviation of branch 1 with the channel weights of branch 2
-    (B * groups, 3, c), and from three channels a group on the attention (B * groups, H, W) before its sigmoid, in the
-    dtype of x.
+    Kept are strips, mean and 1 / deviation of branch 1 with the channel weights of branch 2, and from three channels a
+    group on the attention before its sigmoid, in the dtype of x.
     """
     x = dense(x)
-    n, c, h, w = _grouped_shape(x, options)
-    dtype = sum_dtype(x)
-    kept = (
-        x.new_empty(n, c, h + w, dtype=dtype),
-        x.new_empty(n, 3, c, dtype=dtype),
-        x.new_empty(n if c > FEW else 0, h, w),
-    )
+    kept = tuple(x.new_empty(shape, dtype=dtype) for shape, dtype in kept_like(x, options))
     out = torch.empty_like(x)
     call('ema_forward', *_common(x, options), *_parameters(x, weights), *kept, out)
     return out, kept
@@ -53,13 +53,11 @@ def backward(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
     x = dense(x)
-    grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
-    n, c, h, w = _grouped_shape(x, options)
-    dtype = sum_dtype(x)
-    shapes = (n, c, h + w), (n, 3, c), (n if c > FEW else 0, h, w)
-    check_kept(x, grad, zip(kept, shapes, (dtype, dtype, x.dtype), strict=True))
+    grad = dense_as(grad, x)
+    check_kept(x, grad, kept, kept_like(x, options))
     kept = tuple(t.contiguous() for t in kept)
-    shares = x.new_empty(n, library().ema_shares(ctypes.c_int64(c)), dtype=dtype)
+    n, c, _, _ = _grouped_shape(x, options)
+    shares = x.new_empty(n, library().ema_shares(ctypes.c_int64(c)), dtype=sum_dtype(x))
     d_strips = torch.empty_like(kept[0])
     out = torch.empty_like(x)
     parameters = _parameters(x, weights)

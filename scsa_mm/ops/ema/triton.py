@@ -12,8 +12,6 @@ dz times x (strips, nine shifts); what is not of full size; the gradient of x to
 Moved at full size, if a group has many channels: 3 reads and 1 write forward; 5 reads and 1 write backward.
 """
 
-import contextlib
-import os
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,13 +20,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..arithmetic import memory_format, sum_dtype
-from . import lean
-from . import triton_kernels as kernels
+from .. import gpu
+from ..arithmetic import dense, dense_as, memory_format, sum_dtype
+from . import lean, triton_backward, triton_forward
 from .arguments import Options, Weights
 
 MAX_GROUP_CHANNELS = 256
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Programs below which tiles are made shorter; about four for each multiprocessor of a large GPU.
 MANY_PROGRAMS = 512
 CHUNK = 1024  # numbers that a program has at once, unless it has several for each
@@ -38,14 +35,8 @@ HEIGHTS = (64, 32, 16)
 
 def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     """Why these kernels cannot run on ``x``; empty if they can."""
-    if x.dtype not in DTYPES:
-        return f'no kernel for {x.dtype}'
-    if not _interpreted():
-        if x.device.type != 'cuda':
-            return f'the map is on {x.device.type}, not on a GPU'
-        capability = _capability(x.device.index)
-        if capability < 7 or (capability < 8 and x.dtype == torch.bfloat16):
-            return f'{x.dtype} on compute capability {capability}'
+    if reason := gpu.unsupported(x):
+        return reason
     if x.numel() == 0:
         return 'the map is empty'
     b, channels, h, w = x.shape
@@ -57,10 +48,17 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     return lean.unsupported(x, weights, options)
 
 
+def kept_like(x: Tensor, options: Options) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each tensor that forward keeps beside x."""
+    b, channels, h, w = x.shape
+    size = _kept_size(b, channels, h, w, options.groups)
+    return [((b * options.groups * h * w,), x.dtype), ((size,), sum_dtype(x))]
+
+
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, tuple[Tensor, ...]]:
     """EMA of x (B, C, H, W); see the package for what is kept."""
+    x = dense(x)
     last = memory_format(x) is torch.channels_last
-    x = x if last else x.contiguous()
     b, channels, h, w = x.shape
     c = channels // options.groups
     plan = make_plan(b, channels, h, w, c, last, x.element_size())
@@ -74,9 +72,9 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, tupl
     kept = x.new_empty(plan.kept, dtype=acc)
     scratch = x.new_empty(plan.forward_scratch, dtype=acc)
     tile = {'LAST': last, 'BW': plan.bw, 'CB': plan.cb, 'BH': plan.bh, 'ACC': ACC}
-    with _on(x):
-        kernels.strip_sums[plan.tile_grid](x, scratch, *shape, **tile)
-        kernels.gates[plan.gates_grid](
+    with gpu.current(x):
+        triton_forward.strip_sums[plan.tile_grid](x, scratch, *shape, **tile)
+        triton_forward.gates[plan.gates_grid](
             x,
             kept,
             scratch,
@@ -100,8 +98,8 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, tupl
             ACC=ACC,
             num_warps=plan.gates_warps,
         )
-        kernels.moments[plan.tile_grid](x, kept, scratch, *shape, c=c, **tile)
-        kernels.output[plan.output_grid](
+        triton_forward.moments[plan.tile_grid](x, kept, scratch, *shape, c=c, **tile)
+        triton_forward.output[plan.output_grid](
             x,
             out,
             logits,
@@ -128,9 +126,9 @@ def backward(
     grad: Tensor, x: Tensor, weights: Weights, options: Options, kept: tuple[Tensor, ...]
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of the six parameters, given that of the output."""
+    x = dense(x)
+    grad = dense_as(grad, x)
     last = memory_format(x) is torch.channels_last
-    x = x if last else x.contiguous()
-    grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     b, channels, h, w = x.shape
     c = channels // options.groups
     plan = make_plan(b, channels, h, w, c, last, x.element_size())
@@ -147,14 +145,14 @@ def backward(
     dtypes = {t.dtype for t in flat if t is not None}
     dparameters = x.new_empty(10 * c * c + 4 * c, dtype=dtypes.pop() if len(dtypes) == 1 else acc)
     common = {'c': c, 'LAST': last, 'BLOCK': plan.block, 'ACC': ACC}
-    with _on(x):
-        kernels.logit_grad[plan.logit_grad_grid](
+    with gpu.current(x):
+        triton_backward.logit_grad[plan.logit_grad_grid](
             grad, x, logits, scratch, *shape, UNIT=options.unit, TILE_BW=plan.bw, NG=plan.ng, CP=plan.chunk_c, **common
         )
-        kernels.tile_sums[plan.tile_grid](
+        triton_backward.tile_sums[plan.tile_grid](
             x, kept_, scratch, *shape, BH=plan.sums_bh, BW=plan.bw, CB=plan.cb, **plan.sums_launch, **common
         )
-        kernels.group_grad[(b * options.groups, plan.shares)](
+        triton_backward.group_grad[(b * options.groups, plan.shares)](
             kept_,
             scratch,
             mix,
@@ -173,7 +171,7 @@ def backward(
             BL=plan.grad_bl,
             **common,
         )
-        kernels.input_grad[plan.input_grad_grid](
+        triton_backward.input_grad[plan.input_grad_grid](
             grad,
             x,
             logits,
@@ -199,7 +197,7 @@ def backward(
 
 
 class Plan(NamedTuple):
-    """Sizes of blocks, grids and buffers; the kernels' module says what a tile and a chunk are."""
+    """Sizes of blocks, grids and buffers; ``triton_common`` says what a tile and a chunk are."""
 
     cp: int  # channels of a group, as a power of two
     bh: int  # a chunk of the tiles: rows,
@@ -315,7 +313,7 @@ def make_plan(b: int, channels: int, h: int, w: int, c: int, last: bool, size: i
         input_bh=input_bh,
         input_bw=input_bw,
         input_grad_grid=(cdiv(10 * c * c + 4 * c, PARAMETER_BLOCK) + chunks,),
-        kept=2 * strips + 13 * total + all_groups + 9 * c,
+        kept=_kept_size(b, channels, h, w, groups),
         forward_scratch=max(strip_sums, 2 * total * across * down),
         backward_scratch=(
             all_groups * (h * w + cdiv(h * w, block) + c * c + 13 * c + shares * c)
@@ -325,6 +323,11 @@ def make_plan(b: int, channels: int, h: int, w: int, c: int, last: bool, size: i
             + 6 * total
         ),
     )
+
+
+def _kept_size(b: int, channels: int, h: int, w: int, groups: int) -> int:
+    """Numbers in the buffer that ``triton_common.kept`` lays out."""
+    return b * channels * (2 * (h + w) + 13) + b * groups + 9 * (channels // groups)
 
 
 def _width(w: int, choices: tuple[int, ...]) -> int:
@@ -375,20 +378,3 @@ def _split(packed: Tensor, flat: list[Tensor | None], filters: Tensor) -> list[T
 
 
 _LANGUAGE = {torch.float32: tl.float32, torch.float64: tl.float64}
-
-
-def _interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, so that they take tensors in memory."""
-    return os.environ.get('TRITON_INTERPRET') == '1'
-
-
-@lru_cache
-def _capability(device: int | None) -> int:
-    return torch.cuda.get_device_capability(device)[0]
-
-
-def _on(x: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device."""
-    if x.device.type != 'cuda' or x.device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(x.device)

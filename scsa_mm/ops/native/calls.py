@@ -2,7 +2,7 @@
 
 import ctypes
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,17 +24,19 @@ def unsupported_dtype(x: Tensor) -> str:
     return 'the compiler has no float16' if lacks else ''
 
 
-def check_kept(x: Tensor, grad: Tensor, kept: Iterable[tuple[Tensor, tuple[int, ...], torch.dtype]]) -> None:
+def check_kept(
+    x: Tensor, grad: Tensor, kept: Sequence[Tensor], like: Sequence[tuple[tuple[int, ...], torch.dtype]]
+) -> None:
     """What comes back from autograd has its sizes still: hooks may change it, and the loops do not look.
 
     Args:
-        kept: Each tensor with the shape and dtype that forward gave it.
+        like: Shape and dtype that forward gave each tensor.
 
     Raises:
         ValueError: if not.
     """
     same = grad.shape == x.shape and grad.dtype == x.dtype
-    if not same or any(t.shape != shape or t.dtype != dtype for t, shape, dtype in kept):
+    if not same or [(tuple(t.shape), t.dtype) for t in kept] != list(like):
         raise ValueError('what forward kept has another shape or dtype in backward')
 
 

@@ -57,6 +57,17 @@ def unflatten(flat: Iterable[Tensor | None]) -> Weights:
     return Weights(layers[:4], *layers[4:])
 
 
+def unusual(options: Options) -> str:
+    """The option that only PyTorch's operations can do; empty if there is none."""
+    if options.gate != 'sigmoid':
+        return f'gate={options.gate!r}'
+    if options.down_sample_mode != 'avg_pool':
+        return f'down_sample_mode={options.down_sample_mode!r}'
+    if options.attn_drop:
+        return 'attn_drop while training'
+    return ''
+
+
 def window(height: int, width: int, options: Options) -> tuple[int, int]:
     """Height and width of the pooling window on a map of this size."""
     if options.window_size == -1:

@@ -9,9 +9,9 @@ from array import array
 import torch
 from torch import Tensor
 
-from ..arithmetic import dense, memory_format, sum_dtype
+from ..arithmetic import dense, dense_as, memory_format, sum_dtype
 from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
-from .arguments import Options, Weights, flatten, misfit, window
+from .arguments import Options, Weights, flatten, misfit, unusual, window
 
 Kept = tuple[Tensor, Tensor, Tensor]
 
@@ -22,22 +22,25 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
         return f'x is on {x.device}'
     if reason := unsupported_dtype(x):
         return reason
-    if options.gate != 'sigmoid':
-        return f'gate={options.gate!r}'
-    if options.down_sample_mode != 'avg_pool':
-        return f'down_sample_mode={options.down_sample_mode!r}'
-    if options.attn_drop:
-        return 'attn_drop while training'
+    if reason := unusual(options):
+        return reason
     biases = [layer.bias is not None for layer in (weights.q, weights.k, weights.v)]
     if any(biases) != all(biases):
         return 'some of q, k, v have a bias'
     return misfit(x, weights, options)
 
 
+def kept_like(x: Tensor, options: Options) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each tensor that forward keeps beside x."""
+    b, c, h, w = x.shape
+    kh, kw = window(h, w, options)
+    return [(shape, sum_dtype(x)) for shape in ((b, c, h), (b, c, w), (b, c, h // kh, w // kw))]
+
+
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
     """SCSA of x (B, C, H, W), and what backward needs beside x: strips (B, C, H), (B, C, W) and pooled map."""
     x = dense(x)
-    kept = tuple(x.new_empty(shape, dtype=sum_dtype(x)) for shape in _kept_shapes(x, options))
+    kept = tuple(x.new_empty(shape, dtype=dtype) for shape, dtype in kept_like(x, options))
     out = torch.empty_like(x)
     call('scsa_forward', x, DTYPES[x.dtype], _numbers(x, weights, options), _packed(weights, x), *kept, out)
     return out, kept
@@ -48,8 +51,8 @@ def backward(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
     x = dense(x)
-    grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
-    check_kept(x, grad, zip(kept, _kept_shapes(x, options), [sum_dtype(x)] * 3, strict=True))
+    grad = dense_as(grad, x)
+    check_kept(x, grad, kept, kept_like(x, options))
     kept = tuple(t.contiguous() for t in kept)
     grad_x, packed = torch.empty_like(x), _packed(weights, x)
     # One row an image, so that no two threads add to one number.
@@ -58,12 +61,6 @@ def backward(
     flat = flatten(weights)
     parts = iter(grads.sum(0).split([t.numel() for t in flat if t is not None]))
     return grad_x, [None if t is None else next(parts).reshape(t.shape).to(t.dtype) for t in flat]
-
-
-def _kept_shapes(x: Tensor, options: Options) -> list[tuple[int, ...]]:
-    b, c, h, w = x.shape
-    kh, kw = window(h, w, options)
-    return [(b, c, h), (b, c, w), (b, c, h // kh, w // kw)]
 
 
 def _numbers(x: Tensor, weights: Weights, options: Options) -> array:

@@ -5,26 +5,24 @@ backward reads x once and the gradient twice and writes once, beside sums over t
 and read). Shapes, blocks and grids are worked out once for a shape and remembered.
 """
 
-import contextlib
 import functools
 import math
-import os
 from typing import NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..arithmetic import dense, memory_format, sum_dtype
-from . import triton_kernels as kernels
-from .arguments import Options, Weights, flatten, misfit, window
+from .. import gpu
+from ..arithmetic import dense, dense_as, memory_format, sum_dtype
+from . import triton_backward, triton_forward
+from .arguments import Options, Weights, flatten, misfit, unusual, window
 
 Kept = tuple[Tensor, ...]
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LARGEST = 2**31  # of what is counted in int32: elements of one image, and of a buffer of strips or pooled maps
 LONGEST_KERNEL = 63  # its taps are written out in the kernel
-KEPT = 0.1  # of the elements of x at most: else the gates are computed again
+KEPT = 10  # gates are kept if all that is kept is no more than one of so many elements of x; else computed again
 
 # What the sizes of blocks aim at, on a GPU of about 130 multiprocessors.
 TILE = 2048  # elements of a tile, 16 for each thread
@@ -34,20 +32,7 @@ PROGRAMS = 2112
 
 def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     """Why this cannot be run; empty if it can."""
-    if not x.is_cuda:
-        if os.environ.get('TRITON_INTERPRET') != '1':
-            return f'x is on {x.device}'
-    elif _capability(x.device.index) < ((8, 0) if x.dtype == torch.bfloat16 else (7, 0)):
-        return f'{x.dtype} on a GPU of compute capability {_capability(x.device.index)}'
-    if x.dtype not in DTYPES:
-        return f'x is {x.dtype}'
-    if options.down_sample_mode != 'avg_pool':
-        return f'down_sample_mode={options.down_sample_mode!r}'
-    if options.gate != 'sigmoid':
-        return f'gate={options.gate!r}'
-    if options.attn_drop:
-        return 'attn_drop while training'
-    if reason := misfit(x, weights, options):
+    if reason := gpu.unsupported(x) or unusual(options) or misfit(x, weights, options):
         return reason
     longest = max(conv.weight.shape[2] for conv in weights.convs)
     if longest > LONGEST_KERNEL:
@@ -61,6 +46,17 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     return ''
 
 
+def kept_like(x: Tensor, options: Options) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each tensor that forward keeps beside x."""
+    b, c, h, w = x.shape
+    kh, kw = window(h, w, options)
+    n = (h // kh) * (w // kw)
+    sizes = [sum(_kept_sizes(b, c, h, w, n))]
+    if _keeps_gates(c, h, w, n):
+        sizes.append(b * c * (h + w))
+    return [((size,), sum_dtype(x)) for size in sizes]
+
+
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept]:
     """SCSA of x (B, C, H, W), and what backward needs beside x.
 
@@ -71,7 +67,7 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     plan = _plan_of(x, weights, options)
     convs = _conv_arguments(weights)
     b, c, h, w = x.shape
-    with _on(x):
+    with gpu.current(x):
         out = torch.empty_like(x)
         kept, gate = (torch.empty(size, dtype=plan.dtype, device=x.device) for size in (plan.kept, plan.strips))
         means, pooled, logits, stats, norm_stats = kept.split_with_sizes(plan.kept_sizes)
@@ -79,24 +75,24 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
             plan.sum_sizes
         )
         tile = plan.strip_tile
-        kernels.strips[tile.grid](
+        triton_forward.strips[tile.grid](
             x, by_row, by_col, b, c, h, plan.wv, tile.chunk, tile.blocks, tile.rows, tile.steps,
             **plan.layout, **tile.block,
         )  # fmt: skip
-        kernels.gates[(8 * b,)](
+        triton_forward.gates[(8 * b,)](
             by_row, by_col, means, gate, stats, *convs, *weights.norm_h, *weights.norm_w, b, c, h, w, tile.rows,
             tile.steps, AGAIN=False, UNIT=options.unit, ACC=plan.acc, **plan.kernels, **plan.gate_block,
         )  # fmt: skip
         tile = plan.pool_tile
-        kernels.pool[tile.grid](
+        triton_forward.pool[tile.grid](
             x, gate, pooled, b, c, h, plan.wv, *plan.windows, tile.blocks, tile.steps, **plan.layout, **tile.block
         )
-        kernels.attend[plan.attention_grid](
+        triton_forward.attend[plan.attention_grid](
             pooled, norm_stats, logits, *weights.norm, *_scales(weights), b, c, *plan.attention, BS=plan.stats_block,
             UNIT=options.unit, **plan.biases, **plan.attention_block,
         )  # fmt: skip
         tile = plan.scale_tile
-        kernels.scale[tile.grid](
+        triton_forward.scale[tile.grid](
             x, gate, logits, out, b, c, h, plan.wv, tile.blocks, tile.rows, tile.steps, **plan.layout, **tile.block
         )
     return out, (kept, gate) if plan.keeps_gates else (kept,)
@@ -109,9 +105,9 @@ def backward(
     x = dense(x)
     plan = _plan_of(x, weights, options)
     convs = _conv_arguments(weights)
-    grad = grad.contiguous(memory_format=memory_format(x))
+    grad = dense_as(grad, x)
     b, c, h, w = x.shape
-    with _on(x):
+    with gpu.current(x):
         grad_x = torch.empty_like(x)
         means, pooled, logits, stats, norm_stats = kept[0].split_with_sizes(plan.kept_sizes)
         along_h, along_w = torch.empty(sum(plan.window_sizes), dtype=x.dtype, device=x.device).split_with_sizes(
@@ -124,32 +120,32 @@ def backward(
             gate = kept[1]
         else:
             gate = torch.empty(plan.strips, dtype=plan.dtype, device=x.device)
-            kernels.gates[(8 * b,)](
+            triton_forward.gates[(8 * b,)](
                 by_row, by_col, means, gate, stats, *convs, *weights.norm_h, *weights.norm_w, b, c, h, w, 0, 0,
                 AGAIN=True, UNIT=options.unit, ACC=plan.acc, **plan.kernels, **plan.gate_block,
             )  # fmt: skip
         tile = plan.grad_tile
-        kernels.grad_sums[tile.grid](
+        triton_backward.grad_sums[tile.grid](
             x, grad, gate, by_row, by_col, grad_gate, along_h, along_w, b, c, h, plan.wv, *plan.windows, plan.cells,
             tile.chunk, tile.blocks, tile.rows, tile.steps, **plan.layout, **tile.block,
         )  # fmt: skip
-        kernels.attend_backward[plan.attention_grid](
+        triton_backward.attend_backward[plan.attention_grid](
             pooled, norm_stats, logits, grad_gate, grad_y, offset, sums, *weights.norm, *_scales(weights), b, c,
             *plan.attention, tile.rows * tile.steps, plan.parameters, plan.norms,
             UNIT=options.unit, **plan.biases, **plan.attention_block,
         )  # fmt: skip
-        kernels.grad_gates[plan.window_tile.grid](
+        triton_backward.grad_gates[plan.window_tile.grid](
             pooled, norm_stats, grad_y, offset, weights.norm.weight, sums, gate, logits, by_row, by_col, along_h,
             along_w, spread, grad_z, b, c, h, w, *plan.windows, plan.window_tile.blocks, tile.rows, tile.steps,
             plan.parameters, plan.norms, CHANNELS_LAST=plan.layout['CHANNELS_LAST'], UNIT=options.unit, ACC=plan.acc,
             **plan.window_tile.block,
         )  # fmt: skip
-        kernels.gates_backward[(8 * b,)](
+        triton_backward.gates_backward[(8 * b,)](
             means, stats, grad_z, grad_mean, sums, *convs, weights.norm_h.weight, weights.norm_w.weight, b, c, h, w,
             plan.parameters, ACC=plan.acc, **plan.kernels, **plan.gate_block,
         )  # fmt: skip
         tile = plan.input_tile
-        kernels.grad_input[tile.grid](
+        triton_backward.grad_input[tile.grid](
             grad, gate, logits, spread, grad_mean, grad_x, b, c, h, plan.wv, *plan.input_windows, tile.chunk,
             tile.blocks, tile.rows, tile.steps, **plan.layout, **tile.block,
         )  # fmt: skip
@@ -158,7 +154,7 @@ def backward(
         # One buffer for all; views of it are what autograd then keeps as .grad.
         same = all(t.dtype == present[0].dtype for t in present)
         total = torch.empty(plan.parameters, dtype=present[0].dtype if same else plan.dtype, device=x.device)
-        kernels.add_images[(-(-plan.parameters // SMALL_TILE),)](
+        triton_backward.add_images[(-(-plan.parameters // SMALL_TILE),)](
             sums, total, b, plan.norms, plan.parameters, BLOCK=SMALL_TILE, ACC=plan.acc
         )
     grads = torch._C._nn.unflatten_dense_tensors(total, present)
@@ -211,6 +207,15 @@ class Plan(NamedTuple):
     parameters: int
     norms: int  # where the norms begin among the parameters
     keeps_gates: bool
+
+
+def _kept_sizes(b: int, c: int, h: int, w: int, n: int) -> tuple[int, ...]:
+    """Of strip means, pooled map, three numbers a channel, statistics of the norms."""
+    return b * c * (h + w), b * c * n, 3 * b * c, 16 * b, 2 * b
+
+
+def _keeps_gates(c: int, h: int, w: int, n: int) -> bool:
+    return KEPT * (sum(_kept_sizes(1, c, h, w, n)) + c * (h + w)) <= c * h * w
 
 
 def _plan_of(x: Tensor, weights: Weights, options: Options) -> Plan:
@@ -300,7 +305,7 @@ def _plan(
 
     plane = b * c
     total = sum(lengths) * (c // 4) + c
-    kept_sizes = (plane * (h + w), plane * n, 3 * plane, 16 * b, 2 * b)
+    kept_sizes = _kept_sizes(b, c, h, w, n)
     parameters = total + (9 + sum(biases)) * c
     return Plan(
         dtype=sum_dtype(torch.empty(0, dtype=dtype)),
@@ -341,7 +346,7 @@ def _plan(
         ),
         parameters=parameters,
         norms=total,
-        keeps_gates=sum(kept_sizes) + plane * (h + w) <= KEPT * plane * h * w,
+        keeps_gates=_keeps_gates(c, h, w, n),
     )
 
 
@@ -399,15 +404,3 @@ def _conv_arguments(weights: Weights) -> tuple[Tensor, ...]:
 def _scales(weights: Weights) -> list[Tensor]:
     """Weights and biases of q, k and v; a missing bias is not read, so that any tensor will do."""
     return [t for layer in weights[4:] for t in (layer.weight, layer.weight if layer.bias is None else layer.bias)]
-
-
-def _on(x: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device."""
-    if x.is_cuda and x.device.index != torch.cuda.current_device():
-        return torch.cuda.device(x.device)
-    return contextlib.nullcontext()
-
-
-@functools.cache
-def _capability(index: int | None) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)

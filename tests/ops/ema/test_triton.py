@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from scsa_mm.ops import gpu
 from scsa_mm.ops.ema import reference
 from scsa_mm.ops.ema.arguments import Options, unflatten
 from tests.ops.interpreter import device, evaluate, interpreted
@@ -60,7 +61,7 @@ SMALL = {'MANY_PROGRAMS': 2, 'CHUNK': 64, 'WIDTHS': (16,), 'HEIGHTS': (4,)}
 
 def kernels_of(x, grad, flat, options, small=False):
     """Output and gradients from the kernels, and how often each pass launched one; in the interpreter's process."""
-    from scsa_mm.ops.ema import triton, triton_kernels
+    from scsa_mm.ops.ema import triton, triton_forward
 
     if small:
         with mock.patch.multiple(triton, **SMALL, make_plan=triton.make_plan.__wrapped__):
@@ -71,7 +72,7 @@ def kernels_of(x, grad, flat, options, small=False):
     x, grad = x.to(device()), grad.to(device())
     weights = unflatten([None if t is None else t.to(device()) for t in flat])
     assert triton.unsupported(x, weights, options) == ''
-    function = type(triton_kernels.output)
+    function = type(triton_forward.output)
     run, new_empty, empty_like = function.run, torch.Tensor.new_empty, torch.empty_like
     launches = [0]
 
@@ -215,7 +216,7 @@ def test_says_what_it_cannot_do():
     if not torch.cuda.is_available():
         assert 'on cpu' in triton.unsupported(x, weights(2), Options(2))
     large = torch.empty(1, device='meta').expand(1, 64, 2**13, 2**13)
-    with mock.patch.object(triton, '_interpreted', return_value=True):
+    with mock.patch.object(gpu, 'interpreted', return_value=True):
         assert triton.unsupported(x, weights(2), Options(2)) == ''
         assert 'weights of' in triton.unsupported(x, weights(1), Options(2))
         assert 'channels a group' in triton.unsupported(torch.empty(1, 512, 1, 1), weights(512), Options(1))

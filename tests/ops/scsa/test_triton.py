@@ -73,12 +73,12 @@ def large_blocks(triton, wanted):
 
 def kernels_of(x, grad, flat, options, as_on_a_gpu=False):
     """Output and gradients from the kernels, the number of launches each way, and of elements kept."""
-    from scsa_mm.ops.scsa import triton, triton_kernels
+    from scsa_mm.ops.scsa import triton, triton_forward
 
     x, grad = x.to(device()), grad.to(device())
     weights = unflatten([None if t is None else t.to(device()) for t in flat])
     assert triton.unsupported(x, weights, options) == ''
-    function = type(triton_kernels.scale)
+    function = type(triton_forward.scale)
     run, empty, empty_like = function.run, torch.empty, torch.empty_like
     launches = [0]
 

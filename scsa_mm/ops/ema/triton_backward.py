@@ -1,447 +1,9 @@
-"""The kernels of :mod:`.triton`. Paper: EMA, arXiv 2305.13563, section 3; the names follow ``reference.py``.
-
-What all of them share:
-
-- Sums are made in ``ACC`` (float32; float64 for float64 maps), in an order that the launch fixes: a program writes the
-  sums of its own tile, and a later launch adds up the tiles. No atomics.
-- ``LAST`` says channels-last. Memory of the map is (B, C, H, W) or (B, H, W, C); strips of length l are (B, C, l) or
-  (B, l, C), and maps with one number a group (B, groups, H, W) or (B, H, W, groups), so that neighbouring threads
-  always read neighbouring numbers.
-- A *tile* is ``rows`` rows by ``BW`` columns. A program walks down it in chunks of ``BH`` rows by ``BW`` columns by
-  ``CB`` channels, and keeps its column sums in registers.
-- ``kept`` and ``scratch`` are single buffers; :func:`_kept` and :func:`_scratch` hold their layouts (:mod:`.triton`
-  makes them of these sizes). Offsets in them and between images are 64 bits wide, those within an image 32.
-"""
+"""The kernels of EMA's backward pass; ``triton_common`` says what all have in common."""
 
 import triton
 import triton.language as tl
 
-from ..arithmetic import EPS
-
-_EPS = tl.constexpr(EPS)
-
-
-@triton.jit
-def _strides(C, H, W, LAST: tl.constexpr):
-    """Of channel, row and column in an image."""
-    if LAST:
-        return 1, W * C, C
-    else:
-        return H * W, W, 1
-
-
-@triton.jit
-def _strip(channel, position, length, C, LAST: tl.constexpr):
-    """Offset in the strips of an image."""
-    if LAST:
-        return position * C + channel
-    else:
-        return channel * length + position
-
-
-@triton.jit
-def _kept(kept, B, C, H, W, group_channels: tl.constexpr):
-    """Strip means and gates (B, C, H + W), five numbers a channel, T (B, C, 9), a constant a group, F (c, 9)."""
-    channels = B.to(tl.int64) * C
-    strips = channels * (H + W)
-    numbers = kept + 2 * strips
-    taps = numbers + 4 * channels
-    constant = taps + 9 * channels
-    stencil = constant + channels // group_channels
-    return kept, kept + strips, numbers, channels, taps, constant, stencil
-
-
-@triton.jit
-def _tile_sum(pointer, step, count, offsets, mask, zero):
-    """Sum over ``count`` tiles; four at once, so that their loads do not wait for each other."""
-    total = zero
-    for t0 in range(0, count, 4):
-        for k in tl.static_range(4):
-            t = t0 + k
-            total += tl.load(pointer + t * step + offsets, mask=mask & (t < count), other=0)
-    return total
-
-
-@triton.jit
-def _softmax(logit, mask):
-    logit = tl.where(mask, logit, -float('inf'))
-    power = tl.exp(logit - tl.max(logit, 0))
-    return power / tl.sum(power, 0)
-
-
-@triton.jit
-def _optional(pointer, index, mask, PRESENT: tl.constexpr, ACC: tl.constexpr):
-    """A bias; zeros if the layer has none."""
-    if PRESENT:
-        return tl.load(pointer + index, mask=mask, other=0).to(ACC)
-    else:
-        return tl.zeros(index.shape, ACC)
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def strip_sums(
-    x,
-    scratch,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    LAST: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    CB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Sums of x over the rows and over the columns of each tile. Grid: tiles, blocks of channels, images."""
-    across = tl.cdiv(W, BW)
-    tile_w = tl.program_id(0) % across
-    tile_h = tl.program_id(0) // across
-    n = tl.program_id(2).to(tl.int64)
-    channel = tl.program_id(1) * CB + tl.arange(0, CB)
-    w = tile_w * BW + tl.arange(0, BW)
-    stride_c, stride_h, stride_w = _strides(C, H, W, LAST)
-    inside = (w < W)[:, None] & (channel < C)[None, :]
-    pixel = x + n * (C * H * W) + (w[:, None] * stride_w + channel[None, :] * stride_c)
-    row_sums = scratch + (tile_w * B + n) * (C * H)
-    columns = tl.zeros([BH, BW, CB], ACC)
-    for h0 in range(tile_h * rows, tl.minimum(tile_h * rows + rows, H), BH):
-        h = h0 + tl.arange(0, BH)
-        mask = inside[None, :, :] & (h < H)[:, None, None]
-        value = tl.load(pixel[None, :, :] + (h * stride_h)[:, None, None], mask=mask, other=0).to(ACC)
-        columns += value
-        tl.store(
-            row_sums + _strip(channel[None, :], h[:, None], H, C, LAST),
-            tl.sum(value, 1),
-            mask=(h < H)[:, None] & (channel < C)[None, :],
-        )
-    column_sums = scratch + across * (B.to(tl.int64) * (C * H)) + (tile_h * B + n) * (C * W)
-    tl.store(column_sums + _strip(channel[None, :], w[:, None], W, C, LAST), tl.sum(columns, 0), mask=inside)
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def gates(
-    x,
-    kept,
-    scratch,
-    mix,
-    mix_bias,
-    norm_bias,
-    filters,
-    filters_bias,
-    stride_o,
-    stride_i,
-    stride_tap,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    HAS_MIX_BIAS: tl.constexpr,
-    HAS_NORM_BIAS: tl.constexpr,
-    HAS_FILTERS_BIAS: tl.constexpr,
-    LAST: tl.constexpr,
-    BW: tl.constexpr,
-    CP: tl.constexpr,
-    IB: tl.constexpr,
-    IP: tl.constexpr,
-    BL: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Strip means and their gates; the last program of each group: its pooled branch 2, and both softmax weights.
-
-    Grid: groups of all images, parts of ``BL`` strip positions and one more, blocks of ``IB`` output channels.
-    """
-    groups = C // c
-    n = (tl.program_id(0) // groups).to(tl.int64)
-    first = tl.program_id(0) % groups * c
-    part = tl.program_id(1)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
-    across = tl.cdiv(W, BW)
-    row_step = B.to(tl.int64) * (C * H)
-    column_step = B.to(tl.int64) * (C * W)
-    row_sums = scratch + n * (C * H)
-    column_sums = scratch + across * row_step + n * (C * W)
-    down = tl.cdiv(H, rows)
-
-    if part * BL < length:
-        position = part * BL + tl.arange(0, BL)
-        out = tl.program_id(2) * IB + tl.arange(0, IB)
-        logit = tl.zeros([IB, BL], ACC)
-        strips = n * C * length
-        for i0 in range(0, c, IB):
-            i = i0 + tl.arange(0, IB)
-            channel = (first + i)[:, None]
-            inside = (i < c)[:, None] & (position < length)[None, :]
-            mean = _tile_sum(
-                row_sums,
-                row_step,
-                across,
-                _strip(channel, position[None, :], H, C, LAST),
-                inside & (position < H)[None, :],
-                tl.zeros([IB, BL], ACC),
-            )
-            mean = _tile_sum(
-                column_sums,
-                column_step,
-                down,
-                _strip(channel, position[None, :] - H, W, C, LAST),
-                inside & (position >= H)[None, :],
-                mean,
-            )
-            mean = mean / tl.where(position < H, W, H)[None, :]
-            tl.store(
-                means + strips + _strip(channel, position[None, :], length, C, LAST),
-                mean,
-                mask=inside & (tl.program_id(2) * IB == i0),
-            )
-            weight = tl.load(mix + out[:, None] * c + i[None, :], mask=(out < c)[:, None] & (i < c)[None, :], other=0)
-            logit += tl.sum(weight.to(ACC)[:, :, None] * mean[None, :, :], 1)
-        logit += _optional(mix_bias, out, out < c, HAS_MIX_BIAS, ACC)[:, None]
-        tl.store(
-            gate + strips + _strip((first + out)[:, None], position[None, :], length, C, LAST),
-            tl.sigmoid(logit),
-            mask=(out < c)[:, None] & (position < length)[None, :],
-        )
-    elif tl.program_id(2) == 0:
-        # Mean of branch 2: the filters times the nine shifted sums T of the zero-padded map, which are the total less
-        # the row and the column that the shift moves out, with the corner that was taken off twice.
-        stride_c, stride_h, stride_w = _strides(C, H, W, LAST)
-        image = x + n * (C * H * W)
-        o = tl.arange(0, CP)
-        tap = tl.arange(0, 16)
-        up = (tap // 3 == 0)[None, :]
-        low = (tap // 3 == 2)[None, :]
-        left = (tap % 3 == 0)[None, :]
-        right = (tap % 3 == 2)[None, :]
-        bias = _optional(norm_bias, o, o < c, HAS_NORM_BIAS, ACC)
-        weight1 = _softmax(bias, o < c)
-        pooled = tl.zeros([CP], ACC)
-        for i0 in range(0, c, IP):
-            i = i0 + tl.arange(0, IP)
-            channel = first + i
-            nothing = tl.zeros([IP], ACC)
-            rows_added = tl.zeros([IP, BL], ACC)
-            for h0 in range(0, H, BL):
-                h = (h0 + tl.arange(0, BL))[None, :]
-                offsets = _strip(channel[:, None], h, H, C, LAST)
-                rows_added = _tile_sum(row_sums, row_step, across, offsets, (i < c)[:, None] & (h < H), rows_added)
-            total = tl.sum(rows_added, 1)[:, None]
-            top = _tile_sum(row_sums, row_step, across, _strip(channel, 0, H, C, LAST), i < c, nothing)
-            bottom = _tile_sum(row_sums, row_step, across, _strip(channel, H - 1, H, C, LAST), i < c, nothing)
-            start = _tile_sum(column_sums, column_step, down, _strip(channel, 0, W, C, LAST), i < c, nothing)
-            end = _tile_sum(column_sums, column_step, down, _strip(channel, W - 1, W, C, LAST), i < c, nothing)
-            corner = image + channel * stride_c
-            corner_00 = tl.load(corner, mask=i < c, other=0).to(ACC)
-            corner_0w = tl.load(corner + (W - 1) * stride_w, mask=i < c, other=0).to(ACC)
-            corner_h0 = tl.load(corner + (H - 1) * stride_h, mask=i < c, other=0).to(ACC)
-            corner_hw = tl.load(corner + (H - 1) * stride_h + (W - 1) * stride_w, mask=i < c, other=0).to(ACC)
-            shifted = total - tl.where(up, bottom[:, None], 0) - tl.where(low, top[:, None], 0)
-            shifted = shifted - tl.where(left, end[:, None], 0) - tl.where(right, start[:, None], 0)
-            shifted += tl.where(up & left, corner_hw[:, None], 0) + tl.where(up & right, corner_h0[:, None], 0)
-            shifted += tl.where(low & left, corner_0w[:, None], 0) + tl.where(low & right, corner_00[:, None], 0)
-            inside = (i < c)[:, None] & (tap < 9)[None, :]
-            tl.store(taps + (n * C + channel)[:, None] * 9 + tap[None, :], shifted, mask=inside)
-            weight = tl.load(
-                filters + o[:, None, None] * stride_o + i[None, :, None] * stride_i + tap[None, None, :] * stride_tap,
-                mask=(o < c)[:, None, None] & inside[None, :, :],
-                other=0,
-            ).to(ACC)
-            pooled += tl.sum(tl.sum(weight * shifted[None, :, :], 2), 1)
-            # The same for every image and group, so one writes it.
-            tl.store(
-                stencil + i[:, None] * 9 + tap[None, :],
-                tl.sum(weight1[:, None, None] * weight, 0),
-                mask=inside & (tl.program_id(0) == 0),
-            )
-        filters_bias_ = _optional(filters_bias, o, o < c, HAS_FILTERS_BIAS, ACC)
-        weight2 = _softmax(pooled / (H * W) + filters_bias_, o < c)
-        tl.store(numbers + 3 * step + n * C + first + o, weight2, mask=o < c)
-        tl.store(constant + tl.program_id(0), tl.sum(weight1 * filters_bias_ + weight2 * bias, 0))
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def moments(
-    x,
-    kept,
-    scratch,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    LAST: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    CB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Mean of y = x a_h a_w and sum of its squared deviations, each tile for itself. Grid as in :func:`strip_sums`.
-
-    Sums are made of y less a pilot, the mean of the first chunk. If that chunk holds one part in p of the tile, its own
-    deviations bound what cancels: at most a factor of 1 + p (p <= 8 chunks) is lost, however large the mean is.
-    """
-    across = tl.cdiv(W, BW)
-    tile_w = tl.program_id(0) % across
-    tile_h = tl.program_id(0) // across
-    n = tl.program_id(2).to(tl.int64)
-    channel = tl.program_id(1) * CB + tl.arange(0, CB)
-    w = tile_w * BW + tl.arange(0, BW)
-    stride_c, stride_h, stride_w = _strides(C, H, W, LAST)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
-    gate += n * C * length
-    inside = (w < W)[:, None] & (channel < C)[None, :]
-    pixel = x + n * (C * H * W) + (w[:, None] * stride_w + channel[None, :] * stride_c)
-    gate_w = tl.load(gate + _strip(channel[None, :], H + w[:, None], length, C, LAST), mask=inside, other=0)
-
-    start = tile_h * rows
-    end = tl.minimum(start + rows, H)
-    columns = tl.minimum(W - tile_w * BW, BW)
-    pilot = tl.zeros([CB], ACC)
-    first = tl.zeros([BH, BW, CB], ACC)
-    second = tl.zeros([BH, BW, CB], ACC)
-    for h0 in range(start, end, BH):
-        h = h0 + tl.arange(0, BH)
-        mask = inside[None, :, :] & (h < H)[:, None, None]
-        value = tl.load(pixel[None, :, :] + (h * stride_h)[:, None, None], mask=mask, other=0).to(ACC)
-        gate_h = tl.load(
-            gate + _strip(channel[None, :], h[:, None], length, C, LAST),
-            mask=(h < H)[:, None] & (channel < C)[None, :],
-            other=0,
-        )
-        y = value * gate_h[:, None, :] * gate_w[None, :, :]
-        if h0 == start:
-            pilot = tl.sum(tl.sum(y, 1), 0) / (tl.minimum(BH, end - start) * columns)
-        y = tl.where(mask, y - pilot[None, None, :], 0)
-        first += y
-        second += y * y
-    count = (end - start) * columns
-    shift = tl.sum(tl.sum(first, 1), 0) / count
-    deviations = tl.sum(tl.sum(second, 1), 0) - count * shift * shift
-    out = scratch + (tl.program_id(0) * B + n) * 2 * C + channel
-    tl.store(out, pilot + shift, mask=channel < C)
-    tl.store(out + C, tl.maximum(deviations, 0), mask=channel < C)
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows', 'share'])
-def output(
-    x,
-    out,
-    logits,
-    kept,
-    scratch,
-    norm_weight,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    share,
-    c: tl.constexpr,
-    UNIT: tl.constexpr,
-    LAST: tl.constexpr,
-    TILE_BW: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    NG: tl.constexpr,
-    NC: tl.constexpr,
-    CP: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Logits z, and x * sigmoid(z). Grid: ``share`` chunks of pixels each, blocks of ``NG`` groups, images."""
-    groups = C // c
-    n = tl.program_id(2).to(tl.int64)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
-    gate += n * C * length
-
-    # The moments of the tiles, put together by Chan's formula. Every program does this for its own groups and writes
-    # the same numbers to the same place: cheaper than one more launch.
-    tile_columns = tl.cdiv(W, TILE_BW)
-    tiles = tile_columns * tl.cdiv(H, rows)
-    column = tl.arange(0, NC)
-    all_channels = tl.program_id(1) * NG * c + column
-    exists = (column < NG * c) & (all_channels < C)
-    partial = scratch + n * 2 * C + all_channels
-    weighted = tl.zeros([16, NC], ACC)
-    for t0 in range(0, tiles, 16):
-        t = t0 + tl.arange(0, 16)
-        count = tl.minimum(H - t // tile_columns * rows, rows) * tl.minimum(W - t % tile_columns * TILE_BW, TILE_BW)
-        loaded = (t < tiles)[:, None] & exists[None, :]
-        weighted += count[:, None] * tl.load(partial[None, :] + (t * B)[:, None] * 2 * C, mask=loaded, other=0)
-    mean = tl.sum(weighted, 0) / (H * W)
-    weighted = tl.zeros([16, NC], ACC)
-    for t0 in range(0, tiles, 16):
-        t = t0 + tl.arange(0, 16)
-        count = tl.minimum(H - t // tile_columns * rows, rows) * tl.minimum(W - t % tile_columns * TILE_BW, TILE_BW)
-        loaded = (t < tiles)[:, None] & exists[None, :]
-        pointer = partial[None, :] + (t * B)[:, None] * 2 * C
-        shift = tl.load(pointer, mask=loaded, other=0) - mean[None, :]
-        deviations = tl.load(pointer + C, mask=loaded, other=0)
-        weighted += tl.where(loaded, deviations + count[:, None] * shift * shift, 0)
-    rstd = 1 / tl.sqrt(tl.sum(weighted, 0) / (H * W) + _EPS)
-    number = numbers + n * C + all_channels
-    scale = tl.load(norm_weight + column % c, mask=exists, other=0).to(ACC)
-    tl.store(number, mean, mask=exists)
-    tl.store(number + step, rstd, mask=exists)
-    tl.store(number + 2 * step, tl.load(number + 3 * step, mask=exists, other=0) * scale * rstd, mask=exists)
-    tl.debug_barrier()  # below they are read by other threads
-
-    across = tl.cdiv(W, BW)
-    chunks = across * tl.cdiv(H, BH)
-    stride_c, stride_h, stride_w = _strides(C, H, W, LAST)
-    stride_g, stride_y, stride_x = _strides(groups, H, W, LAST)
-    image = n * (C * H * W)
-    for chunk in range(tl.program_id(0) * share, tl.minimum(tl.program_id(0) * share + share, chunks)):
-        h = (chunk // across * BH + tl.arange(0, BH))[:, None, None, None]
-        w = (chunk % across * BW + tl.arange(0, BW))[None, :, None, None]
-        group = (tl.program_id(1) * NG + tl.arange(0, NG))[None, None, :, None]
-        z = tl.zeros([BH, BW, NG], ACC)
-        center = tl.zeros([BH, BW, NG, CP], ACC)
-        for c0 in range(0, c, CP):
-            within = (c0 + tl.arange(0, CP))[None, None, None, :]
-            channel = group * c + within
-            valid = (within < c) & (group < groups)
-            inside = (h < H) & (w < W) & valid
-            pixel = x + image + (h * stride_h + w * stride_w + channel * stride_c)
-            center = tl.load(pixel, mask=inside, other=0).to(ACC)
-            gate_h = tl.load(gate + _strip(channel, h, length, C, LAST), mask=(h < H) & valid, other=0)
-            gate_w = tl.load(gate + _strip(channel, H + w, length, C, LAST), mask=(w < W) & valid, other=0)
-            mean_ = tl.load(numbers + n * C + channel, mask=valid, other=0)
-            weight = tl.load(numbers + n * C + 2 * step + channel, mask=valid, other=0)
-            added = weight * (center * gate_h * gate_w - mean_)
-            for tap in tl.static_range(9):
-                dy = tap // 3 - 1
-                dx = tap % 3 - 1
-                if tap == 4:
-                    value = center
-                else:
-                    shown = (h + dy >= 0) & (h + dy < H) & (w + dx >= 0) & (w + dx < W) & valid
-                    value = tl.load(pixel + (dy * stride_h + dx * stride_w), mask=shown, other=0).to(ACC)
-                added += tl.load(stencil + within * 9 + tap, mask=within < c, other=0) * value
-            z += tl.sum(added, 3)
-
-        group = (tl.program_id(1) * NG + tl.arange(0, NG))[None, None, :]
-        z += tl.load(constant + n * groups + group, mask=group < groups, other=0)
-        h = (chunk // across * BH + tl.arange(0, BH))[:, None, None]
-        w = (chunk % across * BW + tl.arange(0, BW))[None, :, None]
-        inside = (h < H) & (w < W) & (group < groups)
-        tl.store(logits + n * (groups * H * W) + (h * stride_y + w * stride_x + group * stride_g), z, mask=inside)
-        factor = tl.sigmoid(z)[:, :, :, None]
-        if UNIT:
-            factor = 2 * factor
-        h, w, group, inside = h[:, :, :, None], w[:, :, :, None], group[:, :, :, None], inside[:, :, :, None]
-        for c0 in range(0, c, CP):
-            within = (c0 + tl.arange(0, CP))[None, None, None, :]
-            offsets = image + (h * stride_h + w * stride_w + (group * c + within) * stride_c)
-            mask = inside & (within < c)
-            if c > CP:
-                center = tl.load(x + offsets, mask=mask, other=0).to(ACC)
-            tl.store(out + offsets, center * factor, mask=mask)
+from . import triton_common as common
 
 
 @triton.jit
@@ -551,17 +113,17 @@ def tile_sums(
     n = tl.program_id(2).to(tl.int64)
     channel = tl.program_id(1) * CB + tl.arange(0, CB)
     w = tile_w * BW + tl.arange(0, BW)
-    stride_c, stride_h, stride_w = _strides(C, H, W, LAST)
-    stride_g, stride_y, stride_x = _strides(C // c, H, W, LAST)
+    stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
+    stride_g, stride_y, stride_x = common.strides(C // c, H, W, LAST)
     length = H + W
-    means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
+    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
     totals, row_sums, column_sums, sums, strips, pack, parameters = _scratch(scratch, B, C, H, W, rows, BLOCK, BW, c)
     gate += n * C * length
     valid = channel < C
     inside = (w < W)[:, None] & valid[None, :]
     pixel = x + n * (C * H * W) + (w[:, None] * stride_w + channel[None, :] * stride_c)
     slope = scratch + n * (C // c * H * W) + (w[:, None] * stride_x + (channel // c)[None, :] * stride_g)
-    gate_w = tl.load(gate + _strip(channel[None, :], H + w[:, None], length, C, LAST), mask=inside, other=0)
+    gate_w = tl.load(gate + common.strip(channel[None, :], H + w[:, None], length, C, LAST), mask=inside, other=0)
     mean = tl.load(numbers + n * C + channel, mask=valid, other=0)[None, None, :]
     has_left = (inside & (w >= 1)[:, None])[None, :, :]
     has_right = (inside & (w + 1 < W)[:, None])[None, :, :]
@@ -591,11 +153,11 @@ def tile_sums(
         value = tl.load(at, mask=mask, other=0).to(ACC)
         dz = tl.load(slope[None, :, :] + (h * stride_y)[:, None, None], mask=mask, other=0)
         row_mask = (h < H)[:, None] & valid[None, :]
-        gate_h = tl.load(gate + _strip(channel[None, :], h[:, None], length, C, LAST), mask=row_mask, other=0)
+        gate_h = tl.load(gate + common.strip(channel[None, :], h[:, None], length, C, LAST), mask=row_mask, other=0)
         by_w = value * gate_w[None, :, :]
         by_h = value * gate_h[:, None, :]
         y = tl.where(mask, by_h * gate_w[None, :, :] - mean, 0)
-        offsets = _strip(channel[None, :], h[:, None], H, C, LAST)
+        offsets = common.strip(channel[None, :], h[:, None], H, C, LAST)
         tl.store(row_sums + offsets, tl.sum(dz * by_w, 1), mask=row_mask)
         tl.store(row_sums + row_step + offsets, tl.sum(by_w, 1), mask=row_mask)
         tl.store(row_sums + 2 * row_step + offsets, tl.sum(y * by_w, 1), mask=row_mask)
@@ -616,7 +178,7 @@ def tile_sums(
         f8 += dz * tl.load(low + stride_w, mask=has_right & below, other=0).to(ACC)
 
     column_step = tl.cdiv(H, rows) * (B.to(tl.int64) * (C * W))
-    column_sums += (tile_h * B + n) * (C * W) + _strip(channel[None, :], w[:, None], W, C, LAST)
+    column_sums += (tile_h * B + n) * (C * W) + common.strip(channel[None, :], w[:, None], W, C, LAST)
     tl.store(column_sums, tl.sum(column_dz, 0), mask=inside)
     tl.store(column_sums + column_step, tl.sum(column_v, 0), mask=inside)
     tl.store(column_sums + 2 * column_step, tl.sum(column_y, 0), mask=inside)
@@ -666,23 +228,23 @@ def _gate_logit_grad(
     inside = (o < c)[:, None] & (position < length)[None, :]
     vertical = inside & (position < H)[None, :]
     horizontal = inside & (position >= H)[None, :]
-    row_offsets = _strip(channel, position[None, :], H, C, LAST)
-    column_offsets = _strip(channel, position[None, :] - H, W, C, LAST)
+    row_offsets = common.strip(channel, position[None, :], H, C, LAST)
+    column_offsets = common.strip(channel, position[None, :] - H, W, C, LAST)
     row_tile = B.to(tl.int64) * (C * H)
     column_tile = B.to(tl.int64) * (C * W)
     row_step = across * row_tile
     column_step = down * column_tile
     nothing = tl.zeros([OB, BL], ACC)
-    dz = _tile_sum(row_sums, row_tile, across, row_offsets, vertical, nothing)
-    dz = _tile_sum(column_sums, column_tile, down, column_offsets, horizontal, dz)
-    v = _tile_sum(row_sums + row_step, row_tile, across, row_offsets, vertical, nothing)
-    v = _tile_sum(column_sums + column_step, column_tile, down, column_offsets, horizontal, v)
-    y = _tile_sum(row_sums + 2 * row_step, row_tile, across, row_offsets, vertical, nothing)
-    y = _tile_sum(column_sums + 2 * column_step, column_tile, down, column_offsets, horizontal, y)
+    dz = common.tile_sum(row_sums, row_tile, across, row_offsets, vertical, nothing)
+    dz = common.tile_sum(column_sums, column_tile, down, column_offsets, horizontal, dz)
+    v = common.tile_sum(row_sums + row_step, row_tile, across, row_offsets, vertical, nothing)
+    v = common.tile_sum(column_sums + column_step, column_tile, down, column_offsets, horizontal, v)
+    y = common.tile_sum(row_sums + 2 * row_step, row_tile, across, row_offsets, vertical, nothing)
+    y = common.tile_sum(column_sums + 2 * column_step, column_tile, down, column_offsets, horizontal, y)
     rstd = tl.load(number + step + o, mask=o < c, other=0)
     weight = tl.load(number + 2 * step + o, mask=o < c, other=0)
     slope = rstd * rstd * centred / (H * W)
-    a = tl.load(gate + _strip(channel, position[None, :], length, C, LAST), mask=inside, other=0)
+    a = tl.load(gate + common.strip(channel, position[None, :], length, C, LAST), mask=inside, other=0)
     return weight[:, None] * (dz - d0 * v - slope[:, None] * y) * a * (1 - a)
 
 
@@ -727,7 +289,7 @@ def group_grad(
     size = H * W
     across = tl.cdiv(W, BW)
     down = tl.cdiv(H, rows)
-    means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
+    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
     totals, row_sums, column_sums, sums, strips, pack, parameters = _scratch(scratch, B, C, H, W, rows, BLOCK, BW, c)
     means += n * C * length
     gate += n * C * length
@@ -759,10 +321,10 @@ def group_grad(
     rstd = tl.load(number + step + o, mask=real, other=0)
     weight2 = tl.load(number + 3 * step + o, mask=real, other=0)
     scale = tl.load(norm_weight + o, mask=real, other=0).to(ACC)
-    shift = _optional(norm_bias, o, real, HAS_NORM_BIAS, ACC)
+    shift = common.optional(norm_bias, o, real, HAS_NORM_BIAS, ACC)
     dweight2 = scale * rstd * centred + shift * total
     dm = weight2 * (dweight2 - tl.sum(weight2 * dweight2, 0))
-    weight1 = _softmax(shift, real)
+    weight1 = common.softmax(shift, real)
 
     # The 3x3 filters: under the softmax of beta (dF), and pooled (dm).
     i = tl.program_id(1) * IB + tl.arange(0, IB)
@@ -782,7 +344,7 @@ def group_grad(
     spread = tl.sum(dm[:, None, None] * weight, 0) / size
     dweight1 = tl.sum(tl.sum(weight * dfilter[None, :, :], 2), 1)
     if leader:
-        dweight1 += _optional(filters_bias, o, real, HAS_FILTERS_BIAS, ACC) * total
+        dweight1 += common.optional(filters_bias, o, real, HAS_FILTERS_BIAS, ACC) * total
     dbeta = weight1 * (dweight1 - tl.sum(weight1 * dweight1, 0))
     if leader:
         dbeta += weight2 * total
@@ -822,14 +384,14 @@ def group_grad(
     for l0 in range(0, length, BL):
         position = l0 + tl.arange(0, BL)
         on_strip = (i < c)[:, None] & (position < length)[None, :]
-        offsets = _strip(channel, position[None, :], length, C, LAST)
+        offsets = common.strip(channel, position[None, :], length, C, LAST)
         dmean = tl.zeros([IB, BL], ACC)
         for o0 in range(0, c, OB):
             some = o0 + tl.arange(0, OB)
             if OB == CP:
                 some_centred = centred
             else:
-                some_centred = _tile_sum(sums + 9 * C, tile_step, tiles, some, some < c, tl.zeros([OB], ACC))
+                some_centred = common.tile_sum(sums + 9 * C, tile_step, tiles, some, some < c, tl.zeros([OB], ACC))
             dlogit = _gate_logit_grad(
                 row_sums, column_sums, gate, number, step, some_centred, d0, first, some, position,
                 B, C, H, W, across, down, c, LAST, OB, BL, ACC,
@@ -854,7 +416,7 @@ def group_grad(
         # Many channels: once more, this time with the positions inside.
         for o0 in range(0, c, OB):
             some = o0 + tl.arange(0, OB)
-            some_centred = _tile_sum(sums + 9 * C, tile_step, tiles, some, some < c, tl.zeros([OB], ACC))
+            some_centred = common.tile_sum(sums + 9 * C, tile_step, tiles, some, some < c, tl.zeros([OB], ACC))
             dmix = tl.zeros([OB, IB], ACC)
             dmix_bias = tl.zeros([OB, BL], ACC)
             for l0 in range(0, length, BL):
@@ -864,7 +426,7 @@ def group_grad(
                     B, C, H, W, across, down, c, LAST, OB, BL, ACC,
                 )  # fmt: skip
                 mean = tl.load(
-                    means + _strip(channel, position[None, :], length, C, LAST),
+                    means + common.strip(channel, position[None, :], length, C, LAST),
                     mask=(i < c)[:, None] & (position < length)[None, :],
                     other=0,
                 )
@@ -900,7 +462,7 @@ def _parameter_grad(
 
     The order is that of ``arguments.flatten``. The gradient of the 3x3 filters is w1 dF + dm T / (H W) of each group.
     """
-    means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
+    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
     count = B * (C // c)
     row_step = c * c + 13 * c
     j = block * RB + tl.arange(0, RB)
@@ -916,7 +478,7 @@ def _parameter_grad(
     tap = k % 9
     shares = parameters + B.to(tl.int64) * (C // c) * row_step
     every = tl.arange(0, CP)
-    weight1 = _softmax(_optional(norm_bias, every, every < c, HAS_NORM_BIAS, ACC), every < c)
+    weight1 = common.softmax(common.optional(norm_bias, every, every < c, HAS_NORM_BIAS, ACC), every < c)
     # One of the softmax's numbers for each filter.
     weight1 = tl.sum(tl.where(every[None, :] == o[:, None], weight1[None, :], 0), 1)
     some_beta = (block * RB < filters_start) & (block * RB + RB > c * c + 2 * c)
@@ -987,7 +549,7 @@ def input_grad(
             B, C, H, W, c, HAS_NORM_BIAS, SHARES, CP, RB, ACC,
         )  # fmt: skip
     else:
-        means, gate, numbers, step, taps, constant, stencil = _kept(kept, B, C, H, W, c)
+        means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
         program = tl.program_id(0) - parameter_blocks
         across = tl.cdiv(W, BW)
         chunks = across * tl.cdiv(H, BH)
@@ -998,8 +560,8 @@ def input_grad(
         channel = (program % channel_blocks * CB + tl.arange(0, CB))[None, None, :]
         h = (chunk // across * BH + tl.arange(0, BH))[:, None, None]
         w = (chunk % across * BW + tl.arange(0, BW))[None, :, None]
-        stride_c, stride_h, stride_w = _strides(C, H, W, LAST)
-        stride_g, stride_y, stride_x = _strides(groups, H, W, LAST)
+        stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
+        stride_g, stride_y, stride_x = common.strides(groups, H, W, LAST)
         length = H + W
         valid = channel < C
         inside = (h < H) & (w < W) & valid
@@ -1012,8 +574,8 @@ def input_grad(
         factor = tl.sigmoid(z)
         if UNIT:
             factor = 2 * factor
-        strip_h = n * C * length + _strip(channel, h, length, C, LAST)
-        strip_w = n * C * length + _strip(channel, H + w, length, C, LAST)
+        strip_h = n * C * length + common.strip(channel, h, length, C, LAST)
+        strip_w = n * C * length + common.strip(channel, H + w, length, C, LAST)
         gate_h = tl.load(gate + strip_h, mask=(h < H) & valid, other=0)
         gate_w = tl.load(gate + strip_w, mask=(w < W) & valid, other=0)
         number = n * C + channel

@@ -1,0 +1,173 @@
+"""The operators inside torch.compile: opaque to it, each runs the fastest backend of its device.
+
+Inductor cannot know the algebra: what it makes of the reference is slower by far (see README.md here). So
+``scsa_mm::scsa`` and ``scsa_mm::ema`` stand in the graph, each with its backward. The compiler must know the shapes of
+what forward keeps for backward before it runs: these are of the one backend that is made for the device. Where that
+one cannot run after all, the reference does, and what is kept has no meaning.
+
+torch.export and torch.func get the reference's plain operations; so does torch < 2.7, which does not tell whether it
+exports.
+"""
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from . import plain
+from .arithmetic import dense
+from .dispatch import FASTEST_FIRST, Choice, Operator, asked, does_not_fit, give_up, log_choice, look_at
+from .torch_versions import OutOfMemoryError, constant_when_compiled, is_exporting
+
+NAMESPACE = 'scsa_mm'
+# The backends that run there.
+IN_GRAPHS = tuple(names[0] for names in FASTEST_FIRST.values()) if is_exporting else ()
+
+
+@constant_when_compiled
+def _asked(backend: str) -> str:
+    """What is asked for while compiling; it stays in the compiled code."""
+    return asked(backend)
+
+
+@constant_when_compiled  # dynamo has is_exporting() as always true
+def _wants_operations() -> bool:
+    return is_exporting() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def suits(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str) -> bool:
+    """Whether the opaque operator can stand in the graph that is being made; all of this must be traceable."""
+    return (
+        is_exporting is not None
+        and not _wants_operations()
+        and x.device.type in FASTEST_FIRST
+        and _asked(backend) in ('auto', FASTEST_FIRST[x.device.type][0])
+        and not operator.unusual(options)
+        and x.dim() == 4
+        and x.is_floating_point()
+        and all(type(t) in (Tensor, nn.Parameter) for t in (x, *operator.flatten(weights)) if t is not None)
+    )
+
+
+def call(operator: Operator, x: Tensor, weights: Any, options: Any) -> Tensor:
+    """The output, by the opaque operator."""
+    flat = operator.flatten(weights)
+    present = [t is not None for t in flat]
+    return _opaque(operator)(x, [t for t in flat if t is not None], present, *options)[0]
+
+
+def define(operator: Operator) -> None:
+    """Make the operator known to PyTorch, once in a process."""
+    if is_exporting is None:
+        return
+    # Strides as they are: the shapes functions below derive those of the output from them.
+    tags = (torch.Tag.needs_exact_strides,)
+    settings = ', '.join(f'{kind.__name__} {name}' for name, kind in operator.options.__annotations__.items())
+    common = f'Tensor x, Tensor[] weights, bool[] present, {settings}'
+    name = f'{NAMESPACE}::{operator.name.lower()}'
+
+    def forward(x: Tensor, weights: list[Tensor], present: list[bool], *settings: Any) -> list[Tensor]:
+        return _forward(operator, x, _unpacked(weights, present), operator.options(*settings))
+
+    def forward_shapes(x: Tensor, weights: list[Tensor], present: list[bool], *settings: Any) -> list[Tensor]:
+        return [torch.empty_like(dense(x)), *_kept_of(operator, x, operator.options(*settings))]
+
+    def backward(grad: Tensor, x: Tensor, weights: list[Tensor], present: list[bool], *rest: Any) -> list[Tensor]:
+        *settings, kept = rest
+        flat = _unpacked(weights, present)
+        grad_x, *grads = _backward(operator, grad, x, flat, operator.options(*settings), kept)
+        # One tensor, as results of an operator must not share memory, which gradients of some backends do.
+        return [grad_x, torch.cat([g.reshape(-1) for g in grads if g is not None])]
+
+    def backward_shapes(grad: Tensor, x: Tensor, weights: list[Tensor], *_: Any) -> list[Tensor]:
+        return [torch.empty_like(dense(x)), torch.cat([w.reshape(-1) for w in weights])]
+
+    def keep(ctx, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+        x, weights, ctx.present, *ctx.settings = inputs
+        ctx.save_for_backward(x, *weights, *output[1:])
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx, grads: list[Tensor | None]) -> tuple[Any, ...]:
+        nothing = [None] * (1 + len(ctx.settings))
+        x, *rest = ctx.saved_tensors
+        count = sum(ctx.present)
+        weights, kept = rest[:count], rest[count:]
+        if torch.is_grad_enabled():  # to be differentiated again
+            flat, options = _unpacked(weights, ctx.present), operator.options(*ctx.settings)
+            wanted = [t is not None and t.requires_grad for t in (x, *flat)]
+            grad_x, *found = plain.gradients(operator, grads[0], x, flat, options, wanted)
+            return grad_x, [g for g, there in zip(found, ctx.present, strict=True) if there], *nothing
+        grad_x, packed = _opaque(operator, '_backward')(grads[0], x, weights, ctx.present, *ctx.settings, kept)
+        parts = packed.split([w.numel() for w in weights])
+        return grad_x, [g.view(w.shape).to(w.dtype) for g, w in zip(parts, weights, strict=True)], *nothing
+
+    for suffix, arguments, function, shapes in (
+        ('', f'({common})', forward, forward_shapes),
+        ('_backward', f'(Tensor grad, {common}, Tensor[] kept)', backward, backward_shapes),
+    ):
+        torch.library.define(name + suffix, f'{arguments} -> Tensor[]', tags=tags)
+        torch.library.impl(name + suffix, 'default', function)
+        torch.library.register_fake(name + suffix, shapes)
+    torch.library.register_autograd(name, differentiate, setup_context=keep)
+
+
+def _opaque(operator: Operator, suffix: str = '') -> Any:
+    return getattr(getattr(torch.ops, NAMESPACE), operator.name.lower() + suffix).default
+
+
+def _unpacked(weights: Sequence[Tensor], present: Sequence[bool]) -> list[Tensor | None]:
+    tensors = iter(weights)
+    return [next(tensors) if there else None for there in present]
+
+
+def _kept_of(operator: Operator, x: Tensor, options: Any) -> list[Tensor]:
+    """As the device's own backend keeps them, filled with nan: what is not to be read should not pass for numbers."""
+    try:
+        module = importlib.import_module(f'{operator.package}.{FASTEST_FIRST[x.device.type][0]}')
+    except Exception:  # of Triton, which is missing or of another version
+        return []
+    return [x.new_full(shape, math.nan, dtype=dtype) for shape, dtype in module.kept_like(dense(x), options)]
+
+
+def _backend_of(operator: Operator, x: Tensor, flat: list[Tensor | None], options: Any) -> Choice:
+    """The device's own backend or the reference; of a call and its backward the same, as failures are remembered."""
+    name, weights = FASTEST_FIRST[x.device.type][0], operator.unflatten(flat)
+    module, reason = None, does_not_fit(x, flat)
+    if not reason:
+        module, reason = look_at(operator, name, x, weights, options)
+    return Choice('reference', None, ((name, reason),)) if reason else Choice(name, module)
+
+
+def _forward(operator: Operator, x: Tensor, flat: list[Tensor | None], options: Any) -> list[Tensor]:
+    choice = _backend_of(operator, x, flat, options)
+    log_choice(operator, x, choice)
+    if choice.module is not None:
+        try:
+            y, kept = choice.module.forward(x, operator.unflatten(flat), options)
+            return [y, *kept]
+        except OutOfMemoryError:
+            raise
+        except Exception as error:
+            give_up(operator, choice.backend, x, error)
+    return [plain.output(operator, x, flat, options), *_kept_of(operator, x, options)]
+
+
+def _backward(
+    operator: Operator, grad: Tensor, x: Tensor, flat: list[Tensor | None], options: Any, kept: list[Tensor]
+) -> list[Tensor | None]:
+    choice = _backend_of(operator, x, flat, options)
+    if choice.module is not None:
+        try:
+            grad_x, grads = choice.module.backward(grad, x, operator.unflatten(flat), options, tuple(kept))
+            return [grad_x, *grads]
+        except OutOfMemoryError:
+            raise
+        except Exception as error:
+            give_up(operator, choice.backend, x, error)
+    wanted = [True, *(t is not None for t in flat)]
+    grad_x, *grads = plain.gradients(operator, grad, x, flat, options, wanted)
+    return [torch.empty_like(dense(x)).copy_(grad_x), *grads]
