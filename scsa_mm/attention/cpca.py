@@ -64,6 +64,7 @@ class CPCA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.gelu(self.conv(x))
         y = y * self.ca(y)
-        near = self.dwc5_5(y)
-        far = (getattr(self, f'dwc{k}_1')(getattr(self, f'dwc1_{k}')(near)) for k in STRIPS)
-        return self.conv(y * self.conv(sum(far, start=near))).to(x.dtype)
+        near = total = self.dwc5_5(y)
+        for k in STRIPS:
+            total = total + getattr(self, f'dwc{k}_1')(getattr(self, f'dwc1_{k}')(near))
+        return self.conv(y * self.conv(total)).to(x.dtype)

@@ -49,5 +49,5 @@ class ELA(nn.Module):
         self.gn = GroupNorm(num_groups, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        a_h, a_w = (self.gn(self.conv(strip)).sigmoid().to(x.dtype) for strip in (x.mean(3), x.mean(2)))
+        a_h, a_w = [self.gn(self.conv(strip)).sigmoid().to(x.dtype) for strip in (x.mean(3), x.mean(2))]
         return x * a_h.unsqueeze(3) * a_w.unsqueeze(2)

@@ -194,7 +194,7 @@ class PCSA(_ChannelHalf, nn.Module):
             self._zero_channel()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * channel_gate(x, *self._channel_weights(), **self._options()._asdict())
+        return x * channel_gate(x, *self._channel_weights(), self._options())
 
 
 @register_attention(in_root=True)

@@ -11,6 +11,7 @@ from torch import nn
 from scsa_mm.attention import EMA, SCSA
 from scsa_mm.ops import dispatch, use_backend
 from scsa_mm.ops.native import compilation
+from scsa_mm.ops.torch_versions import OutOfMemoryError
 
 X = torch.randn(2, 8, 9, 10, generator=torch.Generator().manual_seed(0))
 
@@ -148,10 +149,10 @@ def test_running_out_of_memory_is_no_reason_to_take_more(monkeypatch):
     from scsa_mm.ops.scsa import cpp
 
     def fail(*_):
-        raise torch.OutOfMemoryError('64 GiB')
+        raise OutOfMemoryError('64 GiB')
 
     monkeypatch.setattr(cpp, 'forward', fail)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(OutOfMemoryError):
         SCSA(8)(X)
     assert not dispatch._failed
 

@@ -85,5 +85,5 @@ def _strip_gates(x_h: Tensor, x_w: Tensor, weights: Weights, options: Options) -
 
 def _pooled_gate(pooled: Tensor, weights: Weights, options: Options) -> Tensor:
     """(B, C, 1)."""
-    gate = pooled_gate(pooled, *weights[3:], options.num_heads, options.gate, 0.0, options.unit)
+    gate = pooled_gate(pooled, *weights[3:], options)
     return gate.squeeze(3)

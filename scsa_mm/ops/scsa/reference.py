@@ -27,7 +27,7 @@ def scsa(x: Tensor, weights: Weights, options: Options) -> Tensor:
     """
     a_h, a_w = spatial_gates(x, weights.convs, weights.norm_h, weights.norm_w, options.gate, options.unit)
     x = x * a_h * a_w
-    return x * channel_gate(x, *weights[3:], **options._asdict())
+    return x * channel_gate(x, *weights[3:], options)
 
 
 def _gate(z: Tensor, kind: str, dim: int, unit: bool) -> Tensor:
@@ -67,9 +67,10 @@ def spatial_gates(
 
 def strip_gate(strip: Tensor, convs: Sequence[Affine], norm: Affine, gate: str, unit: bool) -> Tensor:
     """Gate (B, C, L) of the strip (B, C, L); the rest as in :func:`spatial_gates`."""
+    # int, because tracing has sizes as tensors.
     parts = [
-        F.conv1d(part, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2, groups=conv.weight.shape[0])
-        for part, conv in zip(strip.chunk(len(convs), dim=1), convs, strict=True)
+        F.conv1d(part, conv.weight, conv.bias, padding=int(conv.weight.shape[2]) // 2, groups=int(conv.weight.shape[0]))
+        for part, conv in zip(strip.chunk(len(convs), dim=1), convs)  # noqa: B905  (a graph break in torch 2.1)
     ]
     return _gate(_group_norm(torch.cat(parts, dim=1), len(convs), norm), gate, 2, unit)
 
@@ -100,61 +101,34 @@ def _positive_part(n: torch.SymInt | Tensor) -> torch.SymInt | Tensor:
     return n.clamp(min=0) if isinstance(n, Tensor) else torch.sym_max(n, 0)
 
 
-def channel_gate(
-    x: Tensor,
-    norm: Affine,
-    q: Affine,
-    k: Affine,
-    v: Affine,
-    num_heads: int = 1,
-    window_size: int = 7,
-    down_sample_mode: str = 'avg_pool',
-    gate: str = 'sigmoid',
-    attn_drop: float = 0.0,
-    unit: bool = False,
-) -> Tensor:
+def channel_gate(x: Tensor, norm: Affine, q: Affine, k: Affine, v: Affine, options: Options) -> Tensor:
     """Gate of PCSA (section 3.2), one per channel, from self-attention between the channels.
 
     Args:
         x: (B, C, H, W).
         norm: GroupNorm with one group, (C,) each.
         q: Per-channel scale of the queries, weight (C, 1, 1, 1), as are ``k`` and ``v``.
-        num_heads: Divides C.
-        window_size: Side of the pooling window, cut to the map where that is smaller; -1 pools the whole map.
-        down_sample_mode: ``'avg_pool'`` or ``'max_pool'``.
-        gate: ``'sigmoid'``, or ``'softmax'`` over the channels.
-        attn_drop: Probability with which an attention weight is dropped, here and now (0 when evaluating).
-        unit: Scale the gate so that a logit of 0 means 1.
+        options: See :class:`Options`.
 
     Returns:
         (B, C, 1, 1), in the dtype of ``x``.
     """
-    pooled = _pool(x, window_size, down_sample_mode)
-    return pooled_gate(pooled, norm, q, k, v, num_heads, gate, attn_drop, unit).to(x.dtype)
+    pooled = _pool(x, options.window_size, options.down_sample_mode)
+    return pooled_gate(pooled, norm, q, k, v, options).to(x.dtype)
 
 
-def pooled_gate(
-    pooled: Tensor,
-    norm: Affine,
-    q: Affine,
-    k: Affine,
-    v: Affine,
-    num_heads: int,
-    gate: str,
-    attn_drop: float,
-    unit: bool,
-) -> Tensor:
+def pooled_gate(pooled: Tensor, norm: Affine, q: Affine, k: Affine, v: Affine, options: Options) -> Tensor:
     """Gate (B, C, 1, 1) of the pooled map (B, C, h, w); the rest as in :func:`channel_gate`."""
     b, c = pooled.shape[:2]
-    d = c // num_heads
+    heads = options.num_heads
     y = _group_norm(pooled, 1, norm)
     # Heads are consecutive channels: (B, heads, d, n).
-    queries, keys, values = (
-        F.conv2d(y, p.weight, p.bias, groups=c).flatten(2).unflatten(1, (num_heads, d)) for p in (q, k, v)
-    )
+    queries, keys, values = [
+        F.conv2d(y, p.weight, p.bias, groups=c).flatten(2).unflatten(1, (heads, c // heads)) for p in (q, k, v)
+    ]
     # Scaled before the product, which could pass float16's largest number.
-    attn = (queries / math.sqrt(d) @ keys.transpose(2, 3)).softmax(3)
-    attn = F.dropout(attn, attn_drop)
+    attn = (queries / math.sqrt(c // heads) @ keys.transpose(2, 3)).softmax(3)
+    attn = F.dropout(attn, options.attn_drop)
     # The mean over positions commutes with the product: take it of the values, and d*d*n multiplications are saved.
     z = (attn @ values.mean(3, keepdim=True)).reshape(b, c, 1, 1)
-    return _gate(z, gate, 1, unit)
+    return _gate(z, options.gate, 1, options.unit)

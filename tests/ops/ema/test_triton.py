@@ -13,7 +13,7 @@ from scsa_mm.ops.ema import reference
 from scsa_mm.ops.ema.arguments import Options, unflatten
 from tests.ops.interpreter import device, evaluate, interpreted
 
-pytest.importorskip('triton')
+pytest.importorskip('triton', '3.2')
 
 GOLDEN = Path(__file__).parents[2] / 'data' / 'golden'
 PARAMETERS = ('conv1x1.weight', 'conv1x1.bias', 'gn.weight', 'gn.bias', 'conv3x3.weight', 'conv3x3.bias')

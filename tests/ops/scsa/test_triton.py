@@ -14,7 +14,7 @@ from tests.ops.exactness import geometric_means, ratios_of
 from tests.ops.interpreter import device, evaluate, interpreted
 from tests.ops.scsa.cases import golden_arrays, golden_cases
 
-pytest.importorskip('triton')
+pytest.importorskip('triton', '3.2')
 
 LAYERS = ('local_dwc', 'global_dwc_s', 'global_dwc_m', 'global_dwc_l', 'norm_h', 'norm_w', 'norm', 'q', 'k', 'v')
 PARAMETERS = [f'{layer}.{part}' for layer in LAYERS for part in ('weight', 'bias')]
@@ -106,9 +106,7 @@ def reference_of(x, grad, flat, options):
     weights = unflatten(flat)
     a_h, a_w = spatial_gates(x, weights.convs, weights.norm_h, weights.norm_w, options.gate, options.unit)
     x_s = x * a_h * a_w
-    y = x_s * channel_gate(
-        x_s, *weights[3:], num_heads=options.num_heads, window_size=options.window_size, unit=options.unit
-    )
+    y = x_s * channel_gate(x_s, *weights[3:], options)
     wanted = [x, *(t for t in flat if t is not None)]
     grads = iter(torch.autograd.grad(y, wanted, grad))
     return [y.detach(), next(grads), *(None if t is None else next(grads) for t in flat)]
