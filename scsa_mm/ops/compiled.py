@@ -9,9 +9,11 @@ torch.export and torch.func get the reference's plain operations; so does torch 
 exports.
 """
 
+import hashlib
 import importlib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +26,10 @@ from .dispatch import FASTEST_FIRST, Choice, Operator, asked, does_not_fit, give
 from .torch_versions import OutOfMemoryError, constant_when_compiled, is_exporting
 
 NAMESPACE = 'scsa_mm'
-# The backends that run there.
+# The backends that run inside compiled graphs.
 IN_GRAPHS = tuple(names[0] for names in FASTEST_FIRST.values()) if is_exporting else ()
+
+_libraries: dict[str, torch.library.Library] = {}
 
 
 @constant_when_compiled
@@ -36,14 +40,25 @@ def _asked(backend: str) -> str:
 
 @constant_when_compiled  # dynamo has is_exporting() as always true
 def _wants_operations() -> bool:
-    return is_exporting() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return is_exporting() or torch._C._are_functorch_transforms_active()
+
+
+@constant_when_compiled
+def _sources(package: str) -> str:
+    """A digest of the code that says what is kept: caches of compiled graphs outlive it, and must not meet another."""
+    folder = Path(__file__).parent / package.rpartition('.')[2]
+    return hashlib.sha256(b''.join(file.read_bytes() for file in sorted(folder.glob('*.py')))).hexdigest()[:16]
 
 
 def suits(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str) -> bool:
-    """Whether the opaque operator can stand in the graph that is being made; all of this must be traceable."""
+    """Whether the opaque operator can stand in the graph that is being made.
+
+    All of this must be traceable. What ``does_not_fit`` refuses beyond it, the operator leaves to the reference.
+    """
     return (
         is_exporting is not None
         and not _wants_operations()
+        and forward_ad._current_level < 0
         and x.device.type in FASTEST_FIRST
         and _asked(backend) in ('auto', FASTEST_FIRST[x.device.type][0])
         and not operator.unusual(options)
@@ -57,29 +72,39 @@ def call(operator: Operator, x: Tensor, weights: Any, options: Any) -> Tensor:
     """The output, by the opaque operator."""
     flat = operator.flatten(weights)
     present = [t is not None for t in flat]
-    return _opaque(operator)(x, [t for t in flat if t is not None], present, *options)[0]
+    tensors = [t for t in flat if t is not None]
+    return opaque(operator)(x, tensors, present, _sources(operator.package), *options)[0]
+
+
+def opaque(operator: Operator, suffix: str = '') -> Any:
+    """The operator as PyTorch has it; with the suffix ``_backward`` its backward."""
+    return getattr(getattr(torch.ops, NAMESPACE), operator.name.lower() + suffix).default
 
 
 def define(operator: Operator) -> None:
-    """Make the operator known to PyTorch, once in a process."""
+    """Make the operator known to PyTorch, in place of an earlier one of that name."""
     if is_exporting is None:
         return
-    # Strides as they are: the shapes functions below derive those of the output from them.
-    tags = (torch.Tag.needs_exact_strides,)
-    settings = ', '.join(f'{kind.__name__} {name}' for name, kind in operator.options.__annotations__.items())
-    common = f'Tensor x, Tensor[] weights, bool[] present, {settings}'
     name = f'{NAMESPACE}::{operator.name.lower()}'
+    _libraries.pop(name, None)
+    library = _libraries[name] = torch.library.Library(NAMESPACE, 'FRAGMENT')
+    options = ', '.join(f'{kind.__name__} {field}' for field, kind in operator.options_class.__annotations__.items())
+    inputs = f'Tensor x, Tensor[] weights, bool[] present, str sources, {options}'
 
-    def forward(x: Tensor, weights: list[Tensor], present: list[bool], *settings: Any) -> list[Tensor]:
-        return _forward(operator, x, _unpacked(weights, present), operator.options(*settings))
+    def forward(x: Tensor, weights: list[Tensor], present: list[bool], sources: str, *options: Any) -> list[Tensor]:
+        return _forward(operator, x, _unpacked(weights, present), operator.options_class(*options))
 
-    def forward_shapes(x: Tensor, weights: list[Tensor], present: list[bool], *settings: Any) -> list[Tensor]:
-        return [torch.empty_like(dense(x)), *_kept_of(operator, x, operator.options(*settings))]
+    def forward_shapes(
+        x: Tensor, weights: list[Tensor], present: list[bool], sources: str, *options: Any
+    ) -> list[Tensor]:
+        return [torch.empty_like(dense(x)), *_kept_of(operator, x, operator.options_class(*options))]
 
-    def backward(grad: Tensor, x: Tensor, weights: list[Tensor], present: list[bool], *rest: Any) -> list[Tensor]:
-        *settings, kept = rest
+    def backward(
+        grad: Tensor, x: Tensor, weights: list[Tensor], present: list[bool], sources: str, *options_and_kept: Any
+    ) -> list[Tensor]:
+        *options, kept = options_and_kept
         flat = _unpacked(weights, present)
-        grad_x, *grads = _backward(operator, grad, x, flat, operator.options(*settings), kept)
+        grad_x, *grads = _backward(operator, grad, x, flat, operator.options_class(*options), kept)
         # One tensor, as results of an operator must not share memory, which gradients of some backends do.
         return [grad_x, torch.cat([g.reshape(-1) for g in grads if g is not None])]
 
@@ -87,36 +112,36 @@ def define(operator: Operator) -> None:
         return [torch.empty_like(dense(x)), torch.cat([w.reshape(-1) for w in weights])]
 
     def keep(ctx, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-        x, weights, ctx.present, *ctx.settings = inputs
+        x, weights, ctx.present, ctx.sources, *ctx.options = inputs
         ctx.save_for_backward(x, *weights, *output[1:])
         ctx.set_materialize_grads(False)
 
     def differentiate(ctx, grads: list[Tensor | None]) -> tuple[Any, ...]:
-        nothing = [None] * (1 + len(ctx.settings))
         x, *rest = ctx.saved_tensors
         count = sum(ctx.present)
         weights, kept = rest[:count], rest[count:]
         if torch.is_grad_enabled():  # to be differentiated again
-            flat, options = _unpacked(weights, ctx.present), operator.options(*ctx.settings)
+            flat, options = _unpacked(weights, ctx.present), operator.options_class(*ctx.options)
             wanted = [t is not None and t.requires_grad for t in (x, *flat)]
             grad_x, *found = plain.gradients(operator, grads[0], x, flat, options, wanted)
-            return grad_x, [g for g, there in zip(found, ctx.present, strict=True) if there], *nothing
-        grad_x, packed = _opaque(operator, '_backward')(grads[0], x, weights, ctx.present, *ctx.settings, kept)
-        parts = packed.split([w.numel() for w in weights])
-        return grad_x, [g.view(w.shape).to(w.dtype) for g, w in zip(parts, weights, strict=True)], *nothing
+            found = [g for g, there in zip(found, ctx.present, strict=True) if there]
+        else:
+            inputs = x, weights, ctx.present, ctx.sources, *ctx.options
+            grad_x, packed = opaque(operator, '_backward')(grads[0], *inputs, kept)
+            parts = packed.split([w.numel() for w in weights])
+            found = [g.view(w.shape).to(w.dtype) for g, w in zip(parts, weights, strict=True)]
+        return grad_x, found, *[None] * (2 + len(ctx.options))
 
-    for suffix, arguments, function, shapes in (
-        ('', f'({common})', forward, forward_shapes),
-        ('_backward', f'(Tensor grad, {common}, Tensor[] kept)', backward, backward_shapes),
+    for suffix, schema, function, shapes in (
+        ('', f'({inputs})', forward, forward_shapes),
+        ('_backward', f'(Tensor grad, {inputs}, Tensor[] kept)', backward, backward_shapes),
     ):
-        torch.library.define(name + suffix, f'{arguments} -> Tensor[]', tags=tags)
-        torch.library.impl(name + suffix, 'default', function)
-        torch.library.register_fake(name + suffix, shapes)
-    torch.library.register_autograd(name, differentiate, setup_context=keep)
-
-
-def _opaque(operator: Operator, suffix: str = '') -> Any:
-    return getattr(getattr(torch.ops, NAMESPACE), operator.name.lower() + suffix).default
+        # Strides as they are, as those of the output are derived from them.
+        tags = (torch.Tag.needs_exact_strides,)
+        torch.library.define(name + suffix, f'{schema} -> Tensor[]', lib=library, tags=tags)
+        torch.library.impl(name + suffix, 'default', function, lib=library)
+        torch.library.register_fake(name + suffix, shapes, lib=library)
+    torch.library.register_autograd(name, differentiate, setup_context=keep, lib=library)
 
 
 def _unpacked(weights: Sequence[Tensor], present: Sequence[bool]) -> list[Tensor | None]:
@@ -134,40 +159,55 @@ def _kept_of(operator: Operator, x: Tensor, options: Any) -> list[Tensor]:
 
 
 def _backend_of(operator: Operator, x: Tensor, flat: list[Tensor | None], options: Any) -> Choice:
-    """The device's own backend or the reference; of a call and its backward the same, as failures are remembered."""
-    name, weights = FASTEST_FIRST[x.device.type][0], operator.unflatten(flat)
-    module, reason = None, does_not_fit(x, flat)
-    if not reason:
-        module, reason = look_at(operator, name, x, weights, options)
+    """The device's own backend or the reference.
+
+    Of a call and its backward the same, since failures are remembered: what the reference keeps cannot be used.
+    """
+    name = FASTEST_FIRST[x.device.type][0]
+    if reason := does_not_fit(x, flat):
+        return Choice('reference', None, ((name, reason),), worth_a_line=False)
+    module, reason = look_at(operator, name, x, operator.unflatten(flat), options)
     return Choice('reference', None, ((name, reason),)) if reason else Choice(name, module)
 
 
 def _forward(operator: Operator, x: Tensor, flat: list[Tensor | None], options: Any) -> list[Tensor]:
     choice = _backend_of(operator, x, flat, options)
     log_choice(operator, x, choice)
-    if choice.module is not None:
-        try:
-            y, kept = choice.module.forward(x, operator.unflatten(flat), options)
-            return [y, *kept]
-        except OutOfMemoryError:
-            raise
-        except Exception as error:
-            give_up(operator, choice.backend, x, error)
-    return [plain.output(operator, x, flat, options), *_kept_of(operator, x, options)]
+
+    def by_reference() -> list[Tensor]:
+        return [plain.output(operator, x, flat, options), *_kept_of(operator, x, options)]
+
+    if choice.module is None:
+        return by_reference()
+    try:
+        y, kept = choice.module.forward(x, operator.unflatten(flat), options)
+        return [y, *kept]
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        found = by_reference()  # raises the user's own mistake, in PyTorch's words
+        give_up(operator, choice.backend, x, error)
+        return found
 
 
 def _backward(
     operator: Operator, grad: Tensor, x: Tensor, flat: list[Tensor | None], options: Any, kept: list[Tensor]
 ) -> list[Tensor | None]:
     choice = _backend_of(operator, x, flat, options)
-    if choice.module is not None:
-        try:
-            grad_x, grads = choice.module.backward(grad, x, operator.unflatten(flat), options, tuple(kept))
-            return [grad_x, *grads]
-        except OutOfMemoryError:
-            raise
-        except Exception as error:
-            give_up(operator, choice.backend, x, error)
-    wanted = [True, *(t is not None for t in flat)]
-    grad_x, *grads = plain.gradients(operator, grad, x, flat, options, wanted)
-    return [torch.empty_like(dense(x)).copy_(grad_x), *grads]
+
+    def by_reference() -> list[Tensor | None]:
+        wanted = [True, *(t is not None for t in flat)]
+        grad_x, *grads = plain.gradients(operator, grad, x, flat, options, wanted)
+        return [torch.empty_like(dense(x)).copy_(grad_x), *grads]
+
+    if choice.module is None:
+        return by_reference()
+    try:
+        grad_x, grads = choice.module.backward(grad, x, operator.unflatten(flat), options, tuple(kept))
+        return [grad_x, *grads]
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        found = by_reference()
+        give_up(operator, choice.backend, x, error)
+        return found

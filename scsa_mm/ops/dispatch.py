@@ -27,7 +27,6 @@ from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
 
 from . import gpu
-from .torch_versions import is_compiling
 
 VARIABLE = 'SCSA_MM_BACKEND'
 BACKENDS = ('auto', 'triton', 'cpp', 'lean', 'reference')
@@ -47,19 +46,19 @@ class Operator:
         name: As the log has it.
         package: Where its backends are, one module each.
         reference: ``(x, weights, options) -> Tensor`` in plain PyTorch.
-        options: The class of its options, a NamedTuple.
+        options_class: Of its options, a NamedTuple.
         flatten: Weights to a list of tensors, None for one that is missing.
         unflatten: And back.
-        unusual: Which option the backend made for a device may not have; empty if they all do.
+        unusual: Which option no backend made for one device has; empty if they have all.
     """
 
     name: str
     package: str
     reference: Callable[[Tensor, Any, Any], Tensor]
-    options: type
+    options_class: type
     flatten: Callable[[Any], list[Tensor | None]]
     unflatten: Callable[[Sequence[Tensor | None]], Any]
-    unusual: Callable[[Any], str]
+    unusual: Callable[[Any], str] = lambda options: ''
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,6 @@ def look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any
 
 def _needs_plain_operations(x: Tensor) -> str:
     """Who records operations must see PyTorch's own."""
-    if is_compiling():
-        return 'torch.compile fuses the plain operations'
     if torch.jit.is_tracing() or torch.jit.is_scripting():
         return 'tracing'
     if torch.onnx.is_in_onnx_export():
@@ -180,6 +177,8 @@ def does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
         return f'x is {x.dtype}'
     if any(t is not None and type(t) not in (Tensor, nn.Parameter) for t in flat):
         return 'a weight is a subclass of Tensor'
+    if any(t is not None and t.numel() and not t.data_ptr() for t in (x, *flat)):
+        return 'a tensor has no memory'  # as the weights of a sharded model that were not gathered
     elsewhere = next((t.device for t in flat if t is not None and t.device != x.device), None)
     return '' if elsewhere is None else f'x is on {x.device}, a weight on {elsewhere}'
 

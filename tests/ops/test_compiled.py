@@ -75,7 +75,7 @@ def arguments(module, x):
     """Of the opaque operator."""
     weights, options = module._arguments()
     flat = OPERATORS[type(module).__name__].flatten(weights)
-    return x, [t for t in flat if t is not None], [t is not None for t in flat], *options
+    return x, [t for t in flat if t is not None], [t is not None for t in flat], 'sources', *options
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -85,7 +85,7 @@ def test_as_pytorch_asks_of_an_operator(name, layout, dtype):
     module = make(name, dtype=dtype)
     x = LAYOUTS[layout](draw(2, 8, 16, 15, dtype=dtype)).requires_grad_()
     given = arguments(module, x)
-    forward, backward = (compiled._opaque(OPERATORS[name], suffix) for suffix in ('', '_backward'))
+    forward, backward = (compiled.opaque(OPERATORS[name], suffix) for suffix in ('', '_backward'))
     torch.library.opcheck(forward, given)
     with torch.no_grad():
         y, *kept = forward(*given)
@@ -169,6 +169,22 @@ def test_functional_transforms(name):
     torch.testing.assert_close(call(x), torch.stack([module(one) for one in x]))
 
 
+@pytest.mark.parametrize('first', ['plain', 'dual'])
+def test_forward_mode(name, first):
+    module, plain = make(name), make(name, backend='reference')
+    x, tangent = draw(2, 8, 6, 5), draw(2, 8, 6, 5).flip(2)
+    call = torch.compile(module, backend='eager')
+
+    def derivative(function):
+        with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+            y = function(torch.autograd.forward_ad.make_dual(x, tangent))
+            return torch.autograd.forward_ad.unpack_dual(y).tangent
+
+    for use in (call, derivative) if first == 'plain' else (derivative, call):
+        found = derivative(call) if use is derivative else call(x)
+        torch.testing.assert_close(found, derivative(plain) if use is derivative else plain(x))
+
+
 def test_second_derivatives(name):
     """Of a graph that is traced only, as no compiled backward can be differentiated."""
     module, x = make(name), draw(2, 8, 6, 5)
@@ -218,6 +234,65 @@ def test_what_cannot_run_at_all(name, monkeypatch):
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
     assert lines == [f'{name} on cpu, float64: reference (cpp: no C++ compiler found)']
+    with torch.no_grad():  # nobody takes for numbers what has no meaning
+        _, *kept = compiled.opaque(OPERATORS[name])(*arguments(module, x))
+    assert kept and all(t.isnan().all() for t in kept)
+
+
+def test_a_mistake_of_the_user_is_raised_and_not_held_against_the_backend(name, monkeypatch):
+    module, x = make(name), draw(2, 8, 9, 10)
+    call = torch.compile(module, fullgraph=True, backend='aot_eager')
+    call(x)
+
+    def fails(*_):
+        raise RuntimeError('whatever is done')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module(f'{OPERATORS[name].package}.cpp'), 'forward', fails)
+        patch.setattr(plain, 'output', fails)
+        with pytest.raises(RuntimeError, match='whatever is done'):
+            call(x)
+    assert not dispatch._failed
+
+
+def test_an_empty_batch_is_not_worth_a_line(name, monkeypatch):
+    lines = []
+    monkeypatch.setattr(dispatch, 'print_log', lambda line, **_: lines.append(line))
+    module, x = make(name), draw(0, 8, 9, 10)
+    y, grad, *grads = results(torch.compile(module, fullgraph=True, backend='aot_eager'), module, x)
+    assert y.shape == grad.shape == x.shape and not any(g.any() for g in grads) and not lines
+
+
+def test_cached_graphs_are_of_these_sources(name, monkeypatch):
+    """A graph outlives this process in the compiler's cache, where its text is the key."""
+    module, x = make(name), draw(2, 8, 6, 5)
+    found = []
+
+    def look(graph, _):
+        found.append([n.args[3] for n in graph.graph.nodes if str(n.target).startswith(f'scsa_mm.{name.lower()}')])
+        return graph.forward
+
+    torch.compile(module, backend=look)(x)
+    monkeypatch.setattr('pathlib.Path.read_bytes', lambda path: b'another release')
+    torch._dynamo.reset()
+    torch.compile(module, backend=look)(x)
+    (before,), (after,) = found
+    assert len(before) == len(after) == 16 and before != after
+
+
+def test_imported_again(name):
+    """As notebooks do that reload what was edited."""
+    module, x = make(name), draw(2, 8, 6, 5)
+    compiled.define(OPERATORS[name])
+    torch.testing.assert_close(torch.compile(module, fullgraph=True, backend='aot_eager')(x), module(x))
+
+
+def test_constants_are_marked_as_pytorch_does(name):
+    def function():
+        pass
+
+    marked = vars(torch.compiler.assume_constant_result(function))
+    assert marked and marked.items() <= vars(compiled._asked).items()
 
 
 def test_kept_is_as_announced(name):
@@ -237,7 +312,7 @@ def test_shapes_for_a_gpu(name):
     module = make(name)
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(2, 8, 80, 128, device='cuda', dtype=torch.bfloat16)
-        y, *kept = compiled._opaque(OPERATORS[name])(*arguments(module, x))
+        y, *kept = compiled.opaque(OPERATORS[name])(*arguments(module, x))
     assert y.shape == x.shape and y.dtype == x.dtype and y.device == x.device
     assert [t.device for t in kept] == [x.device] * 2
     # Strips, pooled map and gates; and, for EMA, one map a group.

@@ -190,6 +190,19 @@ def test_functional_transforms(name, backend):
     torch.testing.assert_close(y, torch.stack([module(one) for one in x]))
 
 
+@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.filterwarnings('ignore')
+def test_freed_weights(name, backend, compiled):
+    """As of a sharded model that was not gathered: PyTorch's error, where it has one; of a norm it crashes itself."""
+    torch._dynamo.reset()
+    module, x = make(name, backend), draw(2, 8, 6, 5)
+    call = torch.compile(module, backend='aot_eager') if compiled else module
+    call(x)
+    next(module.parameters()).untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match='storage|not allocated'):
+        call(x)
+
+
 def test_not_contiguous(name, backend):
     module = make(name, backend)
     wide = draw(2, 8, 6, 12).requires_grad_()

@@ -2,10 +2,10 @@
 
 from ..compiled import define
 from ..dispatch import Operator
-from .arguments import Options, Weights, flatten, unflatten, unusual
+from .arguments import Options, Weights, flatten, unflatten
 from .reference import ema
 
-OPERATOR = Operator('EMA', __name__, ema, Options, flatten, unflatten, unusual)
+OPERATOR = Operator('EMA', __name__, ema, Options, flatten, unflatten)
 define(OPERATOR)
 
 __all__ = ['OPERATOR', 'Options', 'Weights']

@@ -34,11 +34,6 @@ class Options(NamedTuple):
     unit: bool = False
 
 
-def unusual(options: Options) -> str:
-    """The option that only PyTorch's operations can do: there is none."""
-    return ''
-
-
 def flatten(weights: Weights) -> list[Tensor | None]:
     """All tensors in a fixed order; six."""
     return flatten_layers(weights)
