@@ -1,6 +1,6 @@
 """The operators inside torch.compile: opaque to it, each runs the fastest backend of its device.
 
-Inductor cannot know the algebra: what it makes of the reference is slower by far (see README.md here). So
+Inductor cannot know the algebra: what it makes of the reference takes three times as long (README.md here). So
 ``scsa_mm::scsa`` and ``scsa_mm::ema`` stand in the graph, each with its backward. The compiler must know the shapes of
 what forward keeps for backward before it runs: these are of the one backend that is made for the device. Where that
 one cannot run after all, the reference does, and what is kept has no meaning.
