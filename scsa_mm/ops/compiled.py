@@ -29,8 +29,6 @@ NAMESPACE = 'scsa_mm'
 # The backends that run inside compiled graphs.
 IN_GRAPHS = tuple(names[0] for names in FASTEST_FIRST.values()) if is_exporting else ()
 
-_libraries: dict[str, torch.library.Library] = {}
-
 
 @constant_when_compiled
 def _asked(backend: str) -> str:
@@ -82,12 +80,10 @@ def opaque(operator: Operator, suffix: str = '') -> Any:
 
 
 def define(operator: Operator) -> None:
-    """Make the operator known to PyTorch, in place of an earlier one of that name."""
-    if is_exporting is None:
+    """Make the operator known to PyTorch, once in a process: where its package is reloaded, the first one stays."""
+    if is_exporting is None or hasattr(getattr(torch.ops, NAMESPACE), operator.name.lower()):
         return
     name = f'{NAMESPACE}::{operator.name.lower()}'
-    _libraries.pop(name, None)
-    library = _libraries[name] = torch.library.Library(NAMESPACE, 'FRAGMENT')
     options = ', '.join(f'{kind.__name__} {field}' for field, kind in operator.options_class.__annotations__.items())
     inputs = f'Tensor x, Tensor[] weights, bool[] present, str sources, {options}'
 
@@ -138,10 +134,10 @@ def define(operator: Operator) -> None:
     ):
         # Strides as they are, as those of the output are derived from them.
         tags = (torch.Tag.needs_exact_strides,)
-        torch.library.define(name + suffix, f'{schema} -> Tensor[]', lib=library, tags=tags)
-        torch.library.impl(name + suffix, 'default', function, lib=library)
-        torch.library.register_fake(name + suffix, shapes, lib=library)
-    torch.library.register_autograd(name, differentiate, setup_context=keep, lib=library)
+        torch.library.define(name + suffix, f'{schema} -> Tensor[]', tags=tags)
+        torch.library.impl(name + suffix, 'default', function)
+        torch.library.register_fake(name + suffix, shapes)
+    torch.library.register_autograd(name, differentiate, setup_context=keep)
 
 
 def _unpacked(weights: Sequence[Tensor], present: Sequence[bool]) -> list[Tensor | None]:
