@@ -22,8 +22,8 @@ from torch.autograd import forward_ad
 
 from . import plain
 from .arithmetic import dense
-from .dispatch import FASTEST_FIRST, Choice, Operator, asked, does_not_fit, give_up, log_choice, look_at
-from .torch_versions import OutOfMemoryError, constant_when_compiled, is_exporting
+from .dispatch import FASTEST_FIRST, Choice, Operator, asked, attempt, does_not_fit, log_choice, look_at
+from .torch_versions import constant_when_compiled, is_exporting
 
 NAMESPACE = 'scsa_mm'
 # The backends that run inside compiled graphs.
@@ -170,20 +170,14 @@ def _forward(operator: Operator, x: Tensor, flat: list[Tensor | None], options: 
     choice = _backend_of(operator, x, flat, options)
     log_choice(operator, x, choice)
 
+    def run() -> list[Tensor]:
+        y, kept = choice.module.forward(x, operator.unflatten(flat), options)
+        return [y, *kept]
+
     def by_reference() -> list[Tensor]:
         return [plain.output(operator, x, flat, options), *_kept_of(operator, x, options)]
 
-    if choice.module is None:
-        return by_reference()
-    try:
-        y, kept = choice.module.forward(x, operator.unflatten(flat), options)
-        return [y, *kept]
-    except OutOfMemoryError:
-        raise
-    except Exception as error:
-        found = by_reference()  # raises the user's own mistake, in PyTorch's words
-        give_up(operator, choice.backend, x, error)
-        return found
+    return by_reference() if choice.module is None else attempt(operator, choice.backend, x, run, by_reference)
 
 
 def _backward(
@@ -191,19 +185,13 @@ def _backward(
 ) -> list[Tensor | None]:
     choice = _backend_of(operator, x, flat, options)
 
+    def run() -> list[Tensor | None]:
+        grad_x, grads = choice.module.backward(grad, x, operator.unflatten(flat), options, tuple(kept))
+        return [grad_x, *grads]
+
     def by_reference() -> list[Tensor | None]:
         wanted = [True, *(t is not None for t in flat)]
         grad_x, *grads = plain.gradients(operator, grad, x, flat, options, wanted)
         return [torch.empty_like(dense(x)).copy_(grad_x), *grads]
 
-    if choice.module is None:
-        return by_reference()
-    try:
-        grad_x, grads = choice.module.backward(grad, x, operator.unflatten(flat), options, tuple(kept))
-        return [grad_x, *grads]
-    except OutOfMemoryError:
-        raise
-    except Exception as error:
-        found = by_reference()
-        give_up(operator, choice.backend, x, error)
-        return found
+    return by_reference() if choice.module is None else attempt(operator, choice.backend, x, run, by_reference)

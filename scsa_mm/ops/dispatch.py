@@ -27,6 +27,7 @@ from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
 
 from . import gpu
+from .torch_versions import OutOfMemoryError
 
 VARIABLE = 'SCSA_MM_BACKEND'
 BACKENDS = ('auto', 'triton', 'cpp', 'lean', 'reference')
@@ -189,6 +190,20 @@ def give_up(operator: Operator, backend: str, x: Tensor, error: Exception) -> st
     _failed[operator.name, backend, x.device, x.dtype] = reason
     log_once((operator.name, backend, reason), f'{operator.name}: {backend} cannot run here ({reason})')
     return reason
+
+
+def attempt(
+    operator: Operator, backend: str, x: Tensor, run: Callable[[], Any], by_reference: Callable[[], Any]
+) -> Any:
+    """``run()``; if that fails ``by_reference()``, and the backend is given up."""
+    try:
+        return run()
+    except OutOfMemoryError:
+        raise  # the reference needs more
+    except Exception as error:
+        found = by_reference()  # raises the user's own mistake, in PyTorch's words
+        give_up(operator, backend, x, error)
+        return found
 
 
 def log_once(key: tuple[str, ...], line: str) -> None:

@@ -1,13 +1,12 @@
 """Run an operator with its fastest backend, as one step of autograd."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import compiled, plain
-from .dispatch import Choice, Operator, choose, give_up, log_choice
+from .dispatch import Choice, Operator, attempt, choose, give_up, log_choice
 from .torch_versions import OutOfMemoryError, is_compiling
 
 
@@ -70,18 +69,15 @@ class _Exact(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *rest = ctx.saved_tensors
         flat, kept = rest[: ctx.count], tuple(rest[ctx.count :])
-        if torch.is_grad_enabled():
-            return None, None, None, *_by_reference(ctx, grad, x, flat)
-        try:
+
+        def run() -> list[Tensor | None]:
             weights = ctx.operator.unflatten(flat)
             grad_x, grads = ctx.choice.module.backward(grad, x, weights, ctx.options, kept)
-        except OutOfMemoryError:
-            raise
-        except Exception as error:
-            grad_x, *grads = _by_reference(ctx, grad, x, flat)
-            give_up(ctx.operator, ctx.choice.backend, x, error)
-        return None, None, None, grad_x, *grads
+            return [grad_x, *grads]
 
+        def by_reference() -> list[Tensor | None]:
+            return plain.gradients(ctx.operator, grad, x, flat, ctx.options, ctx.needs_input_grad[3:])
 
-def _by_reference(ctx, grad: Tensor, x: Tensor, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
-    return plain.gradients(ctx.operator, grad, x, flat, ctx.options, ctx.needs_input_grad[3:])
+        if torch.is_grad_enabled():  # to be differentiated again
+            return None, None, None, *by_reference()
+        return None, None, None, *attempt(ctx.operator, ctx.choice.backend, x, run, by_reference)

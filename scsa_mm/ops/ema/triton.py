@@ -340,12 +340,8 @@ def _clamp(value: int, low: int, high: int) -> int:
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:
-    """The tensor, copied if it is neither contiguous nor channels-last."""
-    if tensor is None or tensor.is_contiguous():
-        return tensor
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor
-    return tensor.contiguous()
+    """A parameter, which may be missing."""
+    return None if tensor is None else dense(tensor)
 
 
 def _filter_strides(filters: Tensor) -> tuple[int, int, int]:

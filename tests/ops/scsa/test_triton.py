@@ -94,6 +94,7 @@ def kernels_of(x, grad, flat, options, as_on_a_gpu=False):
         mock.patch.object(torch, 'empty_like', lambda *a, **k: empty_like(*a, **k).fill_(float('nan'))),
     ):
         out, kept = triton.forward(x, weights, options)
+        assert [(tuple(t.shape), t.dtype) for t in kept] == triton.kept_like(x, options)
         launches.append(0)
         dx, dflat = triton.backward(grad, x, weights, options, kept)
     values = [out, dx, *dflat]
