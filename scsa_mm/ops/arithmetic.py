@@ -1,6 +1,7 @@
 """What the operators have in common: parameters of a layer, eps, and the dtype in which sums are made."""
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,9 +18,17 @@ class Affine(NamedTuple):
     bias: Tensor | None
 
 
+_affine = functools.partial(tuple.__new__, Affine)  # a NamedTuple's own function goes through Python
+
+
 def sum_dtype(x: Tensor) -> torch.dtype:
+    """Of sums over x."""
+    return sum_type(x.dtype)
+
+
+def sum_type(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for all narrower ones."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -54,5 +63,4 @@ def flatten_layers(layers: Iterable[Affine]) -> list[Tensor | None]:
 def layers_of(flat: Iterable[Tensor | None]) -> Iterator[Affine]:
     """The layers that :func:`flatten_layers` took apart."""
     tensors = iter(flat)
-    for weight in tensors:
-        yield Affine(weight, next(tensors))
+    return map(_affine, zip(tensors, tensors, strict=True))

@@ -1,45 +1,28 @@
 """What the GPU kernels of SCSA have in common; ``triton.py`` launches them.
 
-Names in all of them: B, C, H, W is the shape of x. A kernel that reads x takes its width as ``WV`` times the constant
-``VEC``, so that the compiler sees how far rows are aligned and loads several elements at once. ``D`` is C / 4.
+Names in all of them: B, C, H, W is the shape of x, which has n windows of the pool in nh rows by nw columns; ``D`` is
+C / 4, ``d`` the channels of a head. ``LAST`` says channels-last: C is then given as C4 = C / 4, so that the compiler
+sees that four channels can be loaded at once. A *plane* is a channel of an image.
 
-A window of the pool is cut into cells, ``parts`` along a side, of at most ``cell`` rows or columns. Cells do not cross
-windows; those of the rows and columns past the last whole window are numbered on after the whole ones.
+A window is cut into cells, ``parts`` along a side, of at most ``cell`` <= 8 rows or columns, which a block of 8 by 8
+holds. Cells do not cross windows; those of the rows and columns past the last whole window are numbered on after the
+whole ones.
 
-Buffers of strips hold (B, C, H) and then (B, C, W). What several programs contribute to a sum is written beside each
-other and added by the next kernel in a fixed order, so that results are the same from run to run.
+Strips (gates, means, and what belongs to them) are (B, C, H), and after all of these (B, C, W); channels-last (B, H, C)
+and (B, W, C). The pooled map is (B, n, C), so that a product over positions reads neighbouring channels.
+
+What several programs contribute to a sum is written beside each other and added by the next kernel in a fixed order, so
+that results are the same from run to run.
 """
 
 import triton
 import triton.language as tl
 
+from ..arithmetic import EPS
+from ..triton_math import divide, rsqrt, sigmoid, sigmoid_slope
 
-@triton.jit
-def sigmoid(z, UNIT: tl.constexpr):
-    a = 1 / (1 + tl.exp(-z))
-    return 2 * a if UNIT else a
-
-
-@triton.jit
-def sigmoid_slope(a, UNIT: tl.constexpr):
-    """Derivative of ``sigmoid`` from its value."""
-    return a * (1 - a / 2) if UNIT else a * (1 - a)
-
-
-@triton.jit
-def place(c, h, w, C, H, W, CHANNELS_LAST: tl.constexpr):
-    """Offset of an element in its image."""
-    return (h * W + w) * C + c if CHANNELS_LAST else (c * H + h) * W + w
-
-
-@triton.jit
-def program(pid, steps, rows, blocks):
-    """Number of a program as (column step, row group, block of channels, image)."""
-    step = pid % steps
-    pid = pid // steps
-    row = pid % rows
-    pid = pid // rows
-    return step, row, pid % blocks, pid // blocks
+EPSILON = tl.constexpr(EPS)
+NEVER = tl.constexpr(-1e30)  # a score that counts for nothing; infinities would give NaN as differences
 
 
 @triton.jit
@@ -53,66 +36,39 @@ def end(q, window, parts, cell, length):
 
 
 @triton.jit
-def convolve(src, weight, bias, c, p, D, L, k, KMAX: tl.constexpr, ACC: tl.constexpr):
-    """Depthwise convolution of ``src`` (D, L) at channels ``c`` (BC, 1) and positions ``p`` (1, BL)."""
-    z = tl.load(bias + c, mask=c < D, other=0).to(ACC)
-    for t in tl.static_range(KMAX):
-        at = p + t - k // 2
-        here = (c < D) & (t < k)
-        tap = tl.load(weight + c * k + t, mask=here, other=0).to(ACC)
-        z += tap * tl.load(src + c * L + at, mask=here & (at >= 0) & (at < L), other=0)
-    return z
+def statistics(parts, number, stride, LANES: tl.constexpr, ACC: tl.constexpr):
+    """Mean, variance and reciprocal standard deviation from ``number`` parts: counts, means, squared deviations' sums.
 
-
-@triton.jit
-def strip_group(pid, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, H, W,
-           K0: tl.constexpr, K1: tl.constexpr, K2: tl.constexpr, K3: tl.constexpr):  # fmt: skip
-    """What is particular to a program's (image, direction, group)."""
-    group = pid % 4
-    direction = pid // 4 % 2
-    weight, bias = weight0, bias0
-    if group == 1:
-        weight, bias = weight1, bias1
-    if group == 2:
-        weight, bias = weight2, bias2
-    if group == 3:
-        weight, bias = weight3, bias3
-    k = tl.where(group == 0, K0, tl.where(group == 1, K1, tl.where(group == 2, K2, K3)))
-    return group, direction, pid // 8, weight, bias, k, tl.where(direction == 0, H, W)
-
-
-@triton.jit
-def columns(q0, W, window, parts, cell, CHANNELS_LAST: tl.constexpr, BQ: tl.constexpr, KW: tl.constexpr,
-             BW: tl.constexpr):  # fmt: skip
-    """The columns (BW) of BQ cells from q0 on, and which of them are there.
-
-    In a contiguous map one after the other, for wide loads. In a channels-last map each cell has KW, some not there.
+    All relative to the mean of the first part, so that nothing large cancels. Of one part, count 1 and the variance
+    give the same bits again.
     """
-    lane = tl.arange(0, BW)
-    if CHANNELS_LAST:
-        q = q0 + lane // KW
-        column = start(q, window, parts, cell) + lane % KW
-        inside = column < end(q, window, parts, cell, W)
-    else:
-        column = start(q0, window, parts, cell) + lane
-        # Not the smaller of the two limits, as the compiler must see that each is a multiple of what it loads at once.
-        inside = (column < start(q0 + BQ, window, parts, cell)) & (column < W)
-    return column, inside
+    pilot = tl.load(parts + stride)
+    lane = tl.arange(0, LANES)
+    count = tl.zeros([LANES], ACC)
+    first = tl.zeros([LANES], ACC)
+    second = tl.zeros([LANES], ACC)
+    for i in range(0, number, LANES):
+        here = i + lane < number
+        n = tl.load(parts + i + lane, mask=here, other=0)
+        off = tl.load(parts + stride + i + lane, mask=here, other=0) - pilot
+        count += n
+        first += n * off
+        second += tl.load(parts + 2 * stride + i + lane, mask=here, other=0) + n * off * off
+    whole = tl.sum(count)
+    shift = divide(tl.sum(first), whole)
+    variance = tl.maximum(divide(tl.sum(second), whole) - shift * shift, 0, propagate_nan=tl.PropagateNan.ALL)
+    return pilot + shift, variance, rsqrt(variance + EPSILON)
 
 
 @triton.jit
-def cell_sums(values, q0, W, window, parts, cell, CHANNELS_LAST: tl.constexpr, BR: tl.constexpr, BQ: tl.constexpr,
-               KW: tl.constexpr, BW: tl.constexpr):  # fmt: skip
-    """Sums (BR, BQ) over the columns of each cell. Values (BR, BW) as in ``columns``, zero where nothing is there."""
-    if not CHANNELS_LAST:
-        lane = tl.arange(0, BQ * KW)
-        q = q0 + lane // KW
-        column = start(q, window, parts, cell) + lane % KW
-        inside = column < end(q, window, parts, cell, W)
-        source = tl.where(inside, column - start(q0, window, parts, cell), 0)
-        values = tl.gather(values, tl.broadcast_to(source[None, :], [BR, BQ * KW]), 1)
-        values = tl.where(inside[None, :], values, 0)
-    return tl.sum(tl.reshape(values, [BR, BQ, KW]), 2)
+def store_part(parts, at, stride, values, inside, count, ACC: tl.constexpr):
+    """Count, mean and sum of squared deviations of some values, as :func:`statistics` reads them."""
+    count = count.to(ACC)
+    mean = divide(tl.sum(tl.where(inside, values, 0)), tl.maximum(count, 1))
+    off = tl.where(inside, values - mean, 0)
+    tl.store(parts + at, count)
+    tl.store(parts + stride + at, mean)
+    tl.store(parts + 2 * stride + at, tl.sum(off * off))
 
 
 @triton.jit
@@ -126,21 +82,48 @@ def factor_and_offset(weight, bias, c, keep, HAS_BIAS: tl.constexpr, ACC: tl.con
 
 
 @triton.jit
-def gram(pooled, mean, c, e, keep_c, keep_e, n, BN: tl.constexpr, BC: tl.constexpr, BE: tl.constexpr,
-          ACC: tl.constexpr):  # fmt: skip
-    """Products of centred channels c with e, summed over positions, (BC, BE), and the sums of each."""
-    product = tl.zeros([BC, BE], ACC)
-    sum_c = tl.zeros([BC], ACC)
-    sum_e = tl.zeros([BE], ACC)
-    for n0 in range(0, n, BN):
-        p = n0 + tl.arange(0, BN)
-        inside = (p < n)[None, :]
-        left = keep_c[:, None] & inside
-        right = keep_e[:, None] & inside
-        of_c = tl.where(left, tl.load(pooled + c[:, None] * n + p[None, :], mask=left, other=0) - mean, 0)
-        of_e = tl.where(right, tl.load(pooled + e[:, None] * n + p[None, :], mask=right, other=0) - mean, 0)
-        # Full products: TF32 would be a thousand times less exact than the rest.
-        product = tl.dot(of_c, tl.trans(of_e), product, input_precision='ieee', out_dtype=ACC)
-        sum_c += tl.sum(of_c, 1)
-        sum_e += tl.sum(of_e, 1)
-    return product, sum_c, sum_e
+def added(source, number, stride, c, keep, ACC: tl.constexpr):
+    total = tl.zeros(c.shape, ACC)
+    for i in range(number):
+        total += tl.load(source + i * stride + c, mask=keep, other=0)
+    return total
+
+
+@triton.jit
+def store_gate(logits, stride, value, peak, whole, keep, UNIT: tl.constexpr):
+    """Gate, its argument, the softmax's largest score and the inverse of its denominator, ``stride`` apart."""
+    tl.store(logits, sigmoid(value, UNIT), mask=keep)
+    tl.store(logits + stride, value, mask=keep)
+    tl.store(logits + 2 * stride, peak, mask=keep)
+    tl.store(logits + 3 * stride, divide(whole * 0 + 1, whole), mask=keep)
+
+
+@triton.jit
+def gate_gradient(logits, grad_gate, pieces, stride, c, keep, UNIT: tl.constexpr, ACC: tl.constexpr):
+    """The argument, the largest score, and the argument's gradient over the denominator; see :func:`store_gate`."""
+    gate = tl.load(logits + c, mask=keep, other=0)
+    value = tl.load(logits + stride + c, mask=keep, other=0)
+    peak = tl.load(logits + 2 * stride + c, mask=keep, other=0)
+    share = tl.load(logits + 3 * stride + c, mask=keep, other=0)
+    return value, peak, added(grad_gate, pieces, stride, c, keep, ACC) * sigmoid_slope(gate, UNIT) * share
+
+
+@triton.jit
+def store_gradients(
+    sums, C, keep, grad_gamma, grad_beta, grad_q, grad_q0, grad_k, grad_k0, grad_v, grad_v0,
+    BIAS_Q: tl.constexpr, BIAS_K: tl.constexpr, BIAS_V: tl.constexpr,
+):  # fmt: skip
+    """Of the norm and of q, k and v, in the order of the parameters."""
+    tl.store(sums, grad_gamma, mask=keep)
+    tl.store(sums + C, grad_beta, mask=keep)
+    tl.store(sums + 2 * C, grad_q, mask=keep)
+    if BIAS_Q:
+        tl.store(sums + 3 * C, grad_q0, mask=keep)
+    sums += (3 + BIAS_Q) * C
+    tl.store(sums, grad_k, mask=keep)
+    if BIAS_K:
+        tl.store(sums + C, grad_k0, mask=keep)
+    sums += (1 + BIAS_K) * C
+    tl.store(sums, grad_v, mask=keep)
+    if BIAS_V:
+        tl.store(sums + C, grad_v0, mask=keep)

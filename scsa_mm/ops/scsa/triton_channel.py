@@ -1,0 +1,320 @@
+"""The attention between channels, forward and backward; ``triton_common`` says what all kernels have in common.
+
+With the normalised map Y (C, n) and per-channel factors and offsets, q_c . k_e = sum (A_c Y_c + B_c) (D_e Y_e + E_e)
+needs only the products Y_c . Y_e and the sums of Y. These products are made in tiles by ``gram``, with positions split
+over programs, and in backward their factors are multiplied with the map by ``grad_pooled``.
+"""
+
+import triton
+import triton.language as tl
+
+from ..triton_math import divide, exp
+from . import triton_common as common
+
+
+@triton.jit(do_not_specialize=['C', 'nh', 'nw', 'ph', 'pw', 'number'])
+def windows(cells, pooled, parts, C, nh, nw, ph, pw, number, ACC: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr):
+    """The pooled map, where a window has several cells, and its statistics."""
+    b = tl.program_id(1)
+    n = nh * nw
+    t = tl.program_id(0) * BT + tl.arange(0, BT)
+    inside = t < C * n
+    window = t // C
+    first = (window // nw * ph) * (nw * pw) + window % nw * pw
+    cells += b * (n * ph * pw * C)
+    total = tl.zeros([BK, BT], ACC)
+    for k0 in range(0, ph * pw, BK):
+        k = k0 + tl.arange(0, BK)[:, None]
+        at = (first[None, :] + k // pw * (nw * pw) + k % pw) * C + (t % C)[None, :]
+        total += tl.load(cells + at, mask=(k < ph * pw) & inside[None, :], other=0)
+    total = tl.sum(total, 0)
+    tl.store(pooled + b * n * C + t, total, mask=inside)
+    count = tl.minimum(BT, C * n - tl.program_id(0) * BT)
+    common.store_part(parts, b * 3 * number + tl.program_id(0), number, total, inside, count, ACC)
+
+
+@triton.jit(do_not_specialize=['B', 'C', 'n', 'd', 'number', 'chunk', 'splits'])
+def gram(
+    pooled, parts, product, sums, centred, B, C, n, d, number, chunk, splits,
+    PRECISION: tl.constexpr, ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Products of the centred channels of a head over ``chunk`` positions, (splits, B, C, d), and their sums.
+
+    And the centred map as (B, C, n).
+    """
+    b = tl.program_id(2)
+    head = tl.program_id(1)
+    pid = tl.program_id(0)
+    split = pid % splits
+    columns = (d + BN - 1) // BN
+    row = pid // splits // columns
+    mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, 512, ACC)
+    c = row * BM + tl.arange(0, BM)
+    e = pid // splits % columns * BN + tl.arange(0, BN)
+    pooled += b * n * C + head * d
+    of_product = tl.zeros([BM, BN], ACC)
+    of_e = tl.zeros([BN], ACC)
+    for p0 in range(split * chunk, tl.minimum((split + 1) * chunk, n), BK):
+        p = p0 + tl.arange(0, BK)
+        here = (p < n)[:, None]
+        left = here & (c < d)[None, :]
+        right = here & (e < d)[None, :]
+        yc = tl.where(left, tl.load(pooled + p[:, None] * C + c[None, :], mask=left, other=0) - mean, 0)
+        ye = tl.where(right, tl.load(pooled + p[:, None] * C + e[None, :], mask=right, other=0) - mean, 0)
+        of_product = tl.dot(tl.trans(yc), ye, of_product, input_precision=PRECISION, out_dtype=ACC)
+        of_e += tl.sum(ye, 0)
+        to = (b * C + head * d + e)[None, :] * n + p[:, None]
+        tl.store(centred + to, ye, mask=right & (row == 0))
+    at = (split * B + b) * C + head * d
+    tl.store(
+        product + (at + c).to(tl.int64)[:, None] * d + e[None, :], of_product, mask=(c < d)[:, None] & (e < d)[None, :]
+    )
+    tl.store(sums + at + e, of_e, mask=(e < d) & (row == 0))
+
+
+@triton.jit
+def _product_sum(product, splits, stride, at, keep, ACC: tl.constexpr):
+    total = tl.zeros(keep.shape, ACC)
+    source = product + at
+    for _ in range(splits):
+        total += tl.load(source, mask=keep, other=0)
+        source += stride
+    return total
+
+
+@triton.jit
+def _score(a, b, d, shift, products, sum_of_asking, sum_of_answering, n):
+    """Of those that ask, with factors a and b, and those that answer.
+
+    Each rounding is fixed, and so the same in backward: shares of a score of 100 that is rounded another way there
+    do not add up to 1, by a hundred times that.
+    """
+    both = tl.fma(d, products, shift * sum_of_asking)
+    return tl.fma(a, both, b * tl.fma(d, sum_of_answering, shift * n))
+
+
+@triton.jit
+def _exp(x, FAST: tl.constexpr):
+    return tl.exp(x) if FAST else exp(x)
+
+
+@triton.jit(do_not_specialize=['B', 'C', 'n', 'd', 'number', 'splits'])
+def attend(
+    parts, product, sums, gamma, beta, q, q_bias, k, k_bias, v, v_bias, logits, norm_stats,
+    B, C, n, d, number, splits,
+    BIAS_Q: tl.constexpr, BIAS_K: tl.constexpr, BIAS_V: tl.constexpr, UNIT: tl.constexpr,
+    FAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BE: tl.constexpr,
+):  # fmt: skip
+    """Channel gates. ``logits`` (4, B, C): gate, its argument, the softmax's largest score, its denominator's inverse.
+
+    A program takes BC queries and runs over the keys of their head, each lane with a running maximum of its own.
+    """
+    b = tl.program_id(2)
+    head = tl.program_id(1)
+    mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, 512, ACC)
+    if tl.program_id(0) + head == 0:
+        tl.store(norm_stats + 3 * b, mean * 0 + 1)
+        tl.store(norm_stats + 3 * b + 1, mean)
+        tl.store(norm_stats + 3 * b + 2, variance)
+    in_head = tl.program_id(0) * BC + tl.arange(0, BC)
+    c = head * d + in_head
+    keep_c = in_head < d
+    gamma_c, beta_c = common.factor_and_offset(gamma, beta, c, keep_c, True, ACC)
+    q_c, q0_c = common.factor_and_offset(q, q_bias, c, keep_c, BIAS_Q, ACC)
+    root = common.rsqrt(tl.zeros([], ACC) + d)
+    a_c = gamma_c * q_c * root
+    b_c = tl.fma(beta_c, q_c, q0_c) * root
+    product += b.to(tl.int64) * C * d
+    sums += b * C
+    sum_c = common.added(sums, splits, B * C, c, keep_c, ACC) * rstd
+    number_of = tl.zeros([1, 1], ACC) + n
+    top = tl.full([BC, BE], common.NEVER, ACC)
+    below = tl.zeros([BC, BE], ACC)
+    result = tl.zeros([BC, BE], ACC)
+    for first in range(0, d, BE):
+        e_in = first + tl.arange(0, BE)
+        e = head * d + e_in
+        keep_e = e_in < d
+        keep = keep_c[:, None] & keep_e[None, :]
+        sum_e = common.added(sums, splits, B * C, e, keep_e, ACC) * rstd
+        at = c.to(tl.int64)[:, None] * d + e_in[None, :]
+        products = _product_sum(product, splits, B * C * d, at, keep, ACC)
+        gamma_e, beta_e = common.factor_and_offset(gamma, beta, e, keep_e, True, ACC)
+        k_e, k0_e = common.factor_and_offset(k, k_bias, e, keep_e, BIAS_K, ACC)
+        v_e, v0_e = common.factor_and_offset(v, v_bias, e, keep_e, BIAS_V, ACC)
+        d_e = gamma_e * k_e
+        shift_e = tl.fma(beta_e, k_e, k0_e)
+        products *= rstd * rstd
+        score = _score(
+            a_c[:, None],
+            b_c[:, None],
+            d_e[None, :],
+            shift_e[None, :],
+            products,
+            sum_c[:, None],
+            sum_e[None, :],
+            number_of,
+        )
+        score = tl.where(keep, score, common.NEVER)
+        peak = tl.maximum(top, score)
+        share = _exp(score - peak, FAST)
+        decay = _exp(top - peak, FAST)
+        below = below * decay + share
+        mean_v = v_e * (gamma_e * (sum_e / n) + beta_e) + v0_e
+        result = result * decay + share * mean_v[None, :]
+        top = peak
+    peak = tl.max(top, 1)
+    decay = _exp(top - peak[:, None], FAST)
+    whole = tl.sum(below * decay, 1)
+    value = divide(tl.sum(result * decay, 1), whole)
+    common.store_gate(logits + b * C + c, B * C, value, peak, whole, keep_c, UNIT)
+
+
+@triton.jit(do_not_specialize=['B', 'C', 'n', 'd', 'splits', 'pieces', 'size'])
+def attend_backward(
+    norm_stats, product, of_y, logits, grad_gate, gamma, beta, q, q_bias, k, k_bias, v, v_bias,
+    factors, offset, sums,
+    B, C, n, d, splits, pieces, size,
+    BIAS_Q: tl.constexpr, BIAS_K: tl.constexpr, BIAS_V: tl.constexpr, UNIT: tl.constexpr,
+    FAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BE: tl.constexpr,
+):  # fmt: skip
+    """From the gradient of the channel gates, ``pieces`` summands each, to that of the normalised pooled map.
+
+    The latter is the ``factors`` (B, d, C) times the centred map, and ``offset`` (B, C) at all positions.
+    Gradients of norm, q, k and v for each image go to ``sums`` (images, size). A program takes BC channels, both as
+    queries and as keys of all others, as all needs the same products Y_c . Y_e.
+    """
+    b = tl.program_id(2)
+    head = tl.program_id(1)
+    rstd = common.rsqrt(tl.load(norm_stats + 3 * b + 2) + common.EPSILON)
+    in_head = tl.program_id(0) * BC + tl.arange(0, BC)
+    c = head * d + in_head
+    keep_c = in_head < d
+    product += b.to(tl.int64) * C * d
+    of_y += b * C
+    logits += b * C
+    grad_gate += b * C
+    gamma_c, beta_c = common.factor_and_offset(gamma, beta, c, keep_c, True, ACC)
+    q_c, q0_c = common.factor_and_offset(q, q_bias, c, keep_c, BIAS_Q, ACC)
+    k_c, k0_c = common.factor_and_offset(k, k_bias, c, keep_c, BIAS_K, ACC)
+    v_c, v0_c = common.factor_and_offset(v, v_bias, c, keep_c, BIAS_V, ACC)
+    root = common.rsqrt(tl.zeros([], ACC) + d)
+    number_of = tl.zeros([1, 1], ACC) + n
+    a_c = gamma_c * q_c * root
+    b_c = tl.fma(beta_c, q_c, q0_c) * root
+    d_c = gamma_c * k_c
+    shift_c = tl.fma(beta_c, k_c, k0_c)
+    result_c, peak_c, of_c = common.gate_gradient(logits, grad_gate, pieces, B * C, c, keep_c, UNIT, ACC)
+    sum_c = common.added(of_y, splits, B * C, c, keep_c, ACC) * rstd
+    mean_v_c = v_c * (gamma_c * (sum_c / n) + beta_c) + v0_c
+
+    # Over all e: of what c asks (times D_e) and what it answers (times A_e), with Y_e . Y_c, the sum of Y_e, and alone.
+    asks_product = tl.zeros([BC, BE], ACC)
+    asks_sum = tl.zeros([BC, BE], ACC)
+    asks_shift = tl.zeros([BC, BE], ACC)
+    answers_product = tl.zeros([BC, BE], ACC)
+    answers_sum = tl.zeros([BC, BE], ACC)
+    answers_shift = tl.zeros([BC, BE], ACC)
+    shares = tl.zeros([BC, BE], ACC)
+    for first in range(0, d, BE):
+        e_in = first + tl.arange(0, BE)
+        e = head * d + e_in
+        keep_e = e_in < d
+        keep = keep_c[:, None] & keep_e[None, :]
+        sum_e = common.added(of_y, splits, B * C, e, keep_e, ACC) * rstd
+        at = c.to(tl.int64)[:, None] * d + e_in[None, :]
+        products = _product_sum(product, splits, B * C * d, at, keep, ACC)
+        products *= rstd * rstd
+        gamma_e, beta_e = common.factor_and_offset(gamma, beta, e, keep_e, True, ACC)
+        q_e, q0_e = common.factor_and_offset(q, q_bias, e, keep_e, BIAS_Q, ACC)
+        k_e, k0_e = common.factor_and_offset(k, k_bias, e, keep_e, BIAS_K, ACC)
+        v_e, v0_e = common.factor_and_offset(v, v_bias, e, keep_e, BIAS_V, ACC)
+        a_e = gamma_e * q_e * root
+        b_e = tl.fma(beta_e, q_e, q0_e) * root
+        d_e = gamma_e * k_e
+        shift_e = tl.fma(beta_e, k_e, k0_e)
+        result_e, peak_e, of_e = common.gate_gradient(logits, grad_gate, pieces, B * C, e, keep_e, UNIT, ACC)
+        mean_v_e = v_e * (gamma_e * (sum_e / n) + beta_e) + v0_e
+
+        # c asks, e answers.
+        score = _score(
+            a_c[:, None],
+            b_c[:, None],
+            d_e[None, :],
+            shift_e[None, :],
+            products,
+            sum_c[:, None],
+            sum_e[None, :],
+            number_of,
+        )
+        share = tl.where(keep, _exp(score - peak_c[:, None], FAST), 0)
+        asks = share * of_c[:, None] * (mean_v_e[None, :] - result_c[:, None])
+        # e asks, c answers.
+        score = _score(
+            a_e[None, :],
+            b_e[None, :],
+            d_c[:, None],
+            shift_c[:, None],
+            products,
+            sum_e[None, :],
+            sum_c[:, None],
+            number_of,
+        )
+        share = tl.where(keep, _exp(score - peak_e[None, :], FAST), 0) * of_e[None, :]
+        answers = share * (mean_v_c[:, None] - result_e[None, :])
+
+        shares += share
+        asks_shift += asks * shift_e[None, :]
+        answers_shift += answers * b_e[None, :]
+        asks *= d_e[None, :]
+        answers *= a_e[None, :]
+        asks_product += asks * products
+        asks_sum += asks * sum_e[None, :]
+        answers_product += answers * products
+        answers_sum += answers * sum_e[None, :]
+        factor = (asks * (q_c * root)[:, None] + answers * k_c[:, None]) * rstd
+        tl.store(factors + (b * d + e_in).to(tl.int64)[None, :] * C + c[:, None], factor, mask=keep)
+    p1, p2, r1 = tl.sum(asks_product, 1), tl.sum(asks_shift, 1), tl.sum(asks_sum, 1)
+    q1, q2, r2 = tl.sum(answers_product, 1), tl.sum(answers_shift, 1), tl.sum(answers_sum, 1)
+    grad_v = tl.sum(shares, 1)
+    # Factors and offsets of those that ask have the root of d in them already.
+    p1, p2, r1 = p1 * root, p2 * root, r1 * root
+    constant = q_c * p2 + k_c * q2 + grad_v * v_c / n
+    tl.store(offset + b * C + c, constant, mask=keep_c)
+    of_keys = r1 + n * p2
+    of_queries = r2 + n * q2
+    common.store_gradients(
+        sums + b * size + 4 * C + c, C, keep_c,
+        q_c * p1 + k_c * q1 + constant * sum_c, q_c * r1 + k_c * r2 + constant * n,
+        gamma_c * (p1 + sum_c * p2) + beta_c * of_keys, of_keys,
+        gamma_c * (q1 + sum_c * q2) + beta_c * of_queries, of_queries,
+        grad_v * (gamma_c * (sum_c / n) + beta_c), grad_v, BIAS_Q, BIAS_K, BIAS_V,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=['C', 'n', 'd'])
+def grad_pooled(
+    factors, centred, grad_y, C, n, d,
+    LAST: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """The factors times the centred map: (B, C, n), channels-last (B, n, C)."""
+    b = tl.program_id(2)
+    head = tl.program_id(1)
+    columns = (n + BN - 1) // BN
+    in_head = tl.program_id(0) // columns * BM + tl.arange(0, BM)
+    p = tl.program_id(0) % columns * BN + tl.arange(0, BN)
+    c = head * d + in_head
+    total = tl.zeros([BM, BN], ACC)
+    for first in range(0, d, BK):
+        e = first + tl.arange(0, BK)
+        here = (e < d)[:, None]
+        left = here & (in_head < d)[None, :]
+        factor = tl.load(factors + (b * d + e).to(tl.int64)[:, None] * C + c[None, :], mask=left, other=0)
+        y = tl.load(centred + (b * C + head * d + e)[:, None] * n + p[None, :], mask=here & (p < n)[None, :], other=0)
+        total = tl.dot(tl.trans(factor), y, total, input_precision=PRECISION, out_dtype=ACC)
+    if LAST:
+        to = (b * n + p)[None, :] * C + c[:, None]
+    else:
+        to = (b * C + c)[:, None] * n + p[None, :]
+    tl.store(grad_y + to, total, mask=(in_head < d)[:, None] & (p < n)[None, :])
