@@ -72,4 +72,6 @@ class EMA(nn.Module):
         return str(choose(OPERATOR, x, *self._arguments(), self.backend))
 
     def _arguments(self) -> tuple[Weights, Options]:
-        return Weights(*map(affine, (self.conv1x1, self.gn, self.conv3x3))), Options(self.groups, self.identity_init)
+        layers = self._modules
+        weights = Weights(affine(layers['conv1x1']), affine(layers['gn']), affine(layers['conv3x3']))
+        return weights, Options(self.groups, self.identity_init)

@@ -19,6 +19,7 @@ from ._layers import affine
 GATES = ('sigmoid', 'softmax')
 DOWN_SAMPLE_MODES = ('avg_pool', 'max_pool')
 SUB_FEATURES = 4
+CONVS = ('local_dwc', 'global_dwc_s', 'global_dwc_m', 'global_dwc_l')
 
 
 # The halves are mixins, not submodules, so that the parameters of SCSA have the flat names of the published
@@ -32,15 +33,14 @@ class _SpatialHalf:
         check_choice(owner, 'gate', gate, GATES)
         c = in_channels // SUB_FEATURES
         self.gate = gate
-        self.local_dwc, self.global_dwc_s, self.global_dwc_m, self.global_dwc_l = (
-            nn.Conv1d(c, c, k, padding=k // 2, groups=c) for k in kernel_sizes
-        )
+        for name, k in zip(CONVS, kernel_sizes, strict=True):
+            self.add_module(name, nn.Conv1d(c, c, k, padding=k // 2, groups=c))
         self.norm_h = nn.GroupNorm(SUB_FEATURES, in_channels)
         self.norm_w = nn.GroupNorm(SUB_FEATURES, in_channels)
 
     def _spatial_weights(self) -> tuple[tuple[Affine, ...], Affine, Affine]:
-        convs = (self.local_dwc, self.global_dwc_s, self.global_dwc_m, self.global_dwc_l)
-        return tuple(map(affine, convs)), affine(self.norm_h), affine(self.norm_w)
+        layers = self._modules
+        return tuple([affine(layers[name]) for name in CONVS]), affine(layers['norm_h']), affine(layers['norm_w'])
 
     def _zero_spatial(self) -> None:
         for norm in (self.norm_h, self.norm_w):
@@ -89,7 +89,8 @@ class _ChannelHalf:
         )
 
     def _channel_weights(self) -> tuple[Affine, ...]:
-        return tuple(map(affine, (self.norm, self.q, self.k, self.v)))
+        layers = self._modules
+        return tuple([affine(layers[name]) for name in ('norm', 'q', 'k', 'v')])
 
     def _options(self) -> Options:
         return Options(

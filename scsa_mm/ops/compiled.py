@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 
 from . import plain
 from .arithmetic import dense
-from .dispatch import FASTEST_FIRST, Choice, Operator, asked, attempt, does_not_fit, log_choice, look_at
+from .dispatch import FASTEST_FIRST, Choice, Operator, asked, attempt, first_of, log_choice
 from .torch_versions import constant_when_compiled, is_exporting
 
 NAMESPACE = 'scsa_mm'
@@ -51,7 +51,7 @@ def _sources(package: str) -> str:
 def suits(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str) -> bool:
     """Whether the opaque operator can stand in the graph that is being made.
 
-    All of this must be traceable. What ``does_not_fit`` refuses beyond it, the operator leaves to the reference.
+    All of this must be traceable. What ``first_of`` refuses beyond it, the operator leaves to the reference.
     """
     return (
         is_exporting is not None
@@ -157,13 +157,10 @@ def _kept_of(operator: Operator, x: Tensor, options: Any) -> list[Tensor]:
 def _backend_of(operator: Operator, x: Tensor, flat: list[Tensor | None], options: Any) -> Choice:
     """The device's own backend or the reference.
 
-    Of a call and its backward the same, since failures are remembered: what the reference keeps cannot be used.
+    Of a call and its backward the same, since failures at a shape are remembered: what the reference keeps cannot be
+    used. A failure of forward at other shapes may come between them; then the reference does without what was kept.
     """
-    name = FASTEST_FIRST[x.device.type][0]
-    if reason := does_not_fit(x, flat):
-        return Choice('reference', None, ((name, reason),), worth_a_line=False)
-    module, reason = look_at(operator, name, x, operator.unflatten(flat), options)
-    return Choice('reference', None, ((name, reason),)) if reason else Choice(name, module)
+    return first_of(operator, FASTEST_FIRST[x.device.type][:1], x, flat, options)
 
 
 def _forward(operator: Operator, x: Tensor, flat: list[Tensor | None], options: Any) -> list[Tensor]:
@@ -177,7 +174,7 @@ def _forward(operator: Operator, x: Tensor, flat: list[Tensor | None], options: 
     def by_reference() -> list[Tensor]:
         return [plain.output(operator, x, flat, options), *_kept_of(operator, x, options)]
 
-    return by_reference() if choice.module is None else attempt(operator, choice.backend, x, run, by_reference)
+    return by_reference() if choice.module is None else attempt(operator, choice.backend, x, options, run, by_reference)
 
 
 def _backward(
@@ -194,4 +191,4 @@ def _backward(
         grad_x, *grads = plain.gradients(operator, grad, x, flat, options, wanted)
         return [torch.empty_like(dense(x)).copy_(grad_x), *grads]
 
-    return by_reference() if choice.module is None else attempt(operator, choice.backend, x, run, by_reference)
+    return by_reference() if choice.module is None else attempt(operator, choice.backend, x, options, run, by_reference)

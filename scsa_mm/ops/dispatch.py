@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -33,10 +34,17 @@ VARIABLE = 'SCSA_MM_BACKEND'
 BACKENDS = ('auto', 'triton', 'cpp', 'lean', 'reference')
 FASTEST_FIRST = {'cuda': ('triton', 'lean'), 'cpu': ('cpp', 'lean')}
 
+FAILURES = 3  # shapes at which a backend fails for one reason before that is held to be the reason at all shapes
+MOST_CHOICES = 1024
+
 _asked: ContextVar[str] = ContextVar('scsa_mm_backend', default='')
-# (operator, backend, device, dtype): why it is not tried again in this process.
-_failed: dict[tuple[str, str, torch.device, torch.dtype], str] = {}
-_logged: set[tuple[str, ...]] = set()
+# (operator, backend, device, dtype), where shapes do not matter, or with shape and options after these: why it is not
+# tried again in this process.
+_failed: dict[tuple[Any, ...], str] = {}
+# Choices by all that they depend on, as to find one costs the host more than to launch a kernel.
+_chosen: dict[tuple[Any, ...], 'Choice'] = {}
+_logged: set[tuple[Any, ...]] = set()
+_shape, _dtype, _device = map(attrgetter, ('shape', 'dtype', 'device'))
 
 
 @dataclass(frozen=True)
@@ -124,37 +132,69 @@ def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: s
     backend = asked(backend)
     if backend == 'reference':
         return Choice('reference', None)
-    if reason := _needs_plain_operations(x) or does_not_fit(x, operator.flatten(weights)):
-        return Choice('reference', None, (('fast backends', reason),), worth_a_line=False)
-    refused = []
+    if reason := _needs_plain_operations(x):
+        return _plain(reason)
     fastest = FASTEST_FIRST.get(x.device.type, ('lean',))
-    for name in fastest if backend == 'auto' else dict.fromkeys((backend, *fastest)):
-        module, reason = look_at(operator, name, x, weights, options)
+    names = fastest if backend == 'auto' else tuple(dict.fromkeys((backend, *fastest)))
+    return first_of(operator, names, x, operator.flatten(weights), options)
+
+
+def first_of(
+    operator: Operator, names: tuple[str, ...], x: Tensor, flat: Sequence[Tensor | None], options: Any
+) -> Choice:
+    """The first of these backends that can run, else the reference; remembered for shapes, dtypes and devices."""
+    there = [x, *[t for t in flat if t is not None]]
+    facts = (*map(type, flat), *map(_shape, there), *map(_dtype, there), *map(_device, there))
+    key = operator.name, names, options, len(_failed), facts
+    choice = _chosen.get(key)
+    if choice is None:
+        choice = _look_for(operator, names, x, flat, options)
+        if len(_chosen) >= MOST_CHOICES:
+            _chosen.clear()
+        _chosen[key] = choice
+    if choice.module and not all(map(Tensor.data_ptr, there)) and any(t.numel() and not t.data_ptr() for t in there):
+        return _plain('a tensor has no memory')  # as the weights of a sharded model that were not gathered
+    return choice
+
+
+def _look_for(
+    operator: Operator, names: tuple[str, ...], x: Tensor, flat: Sequence[Tensor | None], options: Any
+) -> Choice:
+    if reason := _does_not_fit(x, flat):
+        return _plain(reason)
+    weights = operator.unflatten(flat)
+    refused = []
+    for name in names:
+        module, reason = _look_at(operator, name, x, weights, options)
         if not reason:
             return Choice(name, module, tuple(refused))
         refused.append((name, reason))
     return Choice('reference', None, tuple(refused))
 
 
-def look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any) -> tuple[ModuleType | None, str]:
+def _plain(reason: str) -> Choice:
+    return Choice('reference', None, (('fast backends', reason),), worth_a_line=False)
+
+
+def _look_at(operator: Operator, name: str, x: Tensor, weights: Any, options: Any) -> tuple[ModuleType | None, str]:
     """The backend's module, if there is one, and why it cannot run; empty if it can."""
-    if name == 'triton' and not x.is_cuda and not gpu.interpreted():
-        return None, f'x is on {x.device}'  # said without importing Triton
-    if reason := _failed.get((operator.name, name, x.device, x.dtype)):
+    if name == 'triton' and (reason := gpu.unsupported(x)):
+        return None, reason  # said without importing Triton
+    anywhere = operator.name, name, x.device, x.dtype
+    if reason := _failed.get(anywhere) or _failed.get((*anywhere, x.shape, options)):
         return None, reason
+    module = None
     try:
         module = importlib.import_module(f'{operator.package}.{name}')
         return module, module.unsupported(x, weights, options)
     except Exception as error:  # a Triton of another version fails in many ways
-        return None, give_up(operator, name, x, error)
+        return None, give_up(operator, name, x, options, error, at_all_shapes=module is None)
 
 
 def _needs_plain_operations(x: Tensor) -> str:
     """Who records operations must see PyTorch's own."""
-    if torch.jit.is_tracing() or torch.jit.is_scripting():
+    if torch._C._is_tracing():  # also when exporting to ONNX
         return 'tracing'
-    if torch.onnx.is_in_onnx_export():
-        return 'ONNX export'
     if torch._C._are_functorch_transforms_active():
         return 'torch.func'
     if forward_ad._current_level >= 0:
@@ -168,7 +208,7 @@ def _needs_plain_operations(x: Tensor) -> str:
     return ''
 
 
-def does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
+def _does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
     """What the reference refuses, in PyTorch's words, or computes without any loop of ours."""
     if x.dim() != 4:
         return f'x has {x.dim()} dimensions'
@@ -178,35 +218,56 @@ def does_not_fit(x: Tensor, flat: Sequence[Tensor | None]) -> str:
         return f'x is {x.dtype}'
     if any(t is not None and type(t) not in (Tensor, nn.Parameter) for t in flat):
         return 'a weight is a subclass of Tensor'
-    if any(t is not None and t.numel() and not t.data_ptr() for t in (x, *flat)):
-        return 'a tensor has no memory'  # as the weights of a sharded model that were not gathered
     elsewhere = next((t.device for t in flat if t is not None and t.device != x.device), None)
     return '' if elsewhere is None else f'x is on {x.device}, a weight on {elsewhere}'
 
 
-def give_up(operator: Operator, backend: str, x: Tensor, error: Exception) -> str:
-    """Remember that a backend does not work here, and say so; returns the reason."""
+def give_up(
+    operator: Operator, backend: str, x: Tensor, options: Any, error: Exception, at_all_shapes: bool = False
+) -> str:
+    """Remember that a backend does not work for this shape, and say so; returns the reason."""
     reason = f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
-    _failed[operator.name, backend, x.device, x.dtype] = reason
+    anywhere = operator.name, backend, x.device, x.dtype
+    _failed[(*anywhere, x.shape, options)] = reason
+    alike = {key[4] for key, why in _failed.items() if key[:4] == anywhere and len(key) > 4 and why == reason}
+    if at_all_shapes or len(alike) >= FAILURES:
+        _failed[anywhere] = reason
     log_once((operator.name, backend, reason), f'{operator.name}: {backend} cannot run here ({reason})')
     return reason
 
 
 def attempt(
-    operator: Operator, backend: str, x: Tensor, run: Callable[[], Any], by_reference: Callable[[], Any]
+    operator: Operator, backend: str, x: Tensor, options: Any, run: Callable[[], Any], by_reference: Callable[[], Any]
 ) -> Any:
-    """``run()``; if that fails ``by_reference()``, and the backend is given up."""
+    """``run()``; if that fails ``by_reference()``, and the backend is given up for this shape."""
     try:
-        return run()
-    except OutOfMemoryError:
-        raise  # the reference needs more
+        return with_free_memory(run)
     except Exception as error:
+        if out_of_memory(error):
+            raise  # the reference needs more
         found = by_reference()  # raises the user's own mistake, in PyTorch's words
-        give_up(operator, backend, x, error)
+        give_up(operator, backend, x, options, error)
         return found
 
 
-def log_once(key: tuple[str, ...], line: str) -> None:
+def with_free_memory(run: Callable[[], Any]) -> Any:
+    """``run()``, and once more if memory did not suffice: what PyTorch holds in reserve may be in pieces."""
+    try:
+        return run()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    # Not in the clause above, where the error would hold on to what the first try had allocated.
+    torch.cuda.empty_cache()
+    return run()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the GPU's memory did not suffice; for a kernel's code, Triton has no error of its own."""
+    return isinstance(error, OutOfMemoryError) or str(error).startswith('Triton Error [CUDA]: out of memory')
+
+
+def log_once(key: tuple[Any, ...], line: str) -> None:
     if key not in _logged:
         _logged.add(key)
         print_log(line, logger='current')
@@ -214,7 +275,9 @@ def log_once(key: tuple[str, ...], line: str) -> None:
 
 def log_choice(operator: Operator, x: Tensor, choice: Choice) -> None:
     """One line for each operator, device, dtype and choice in each log; checks run before that of a training begins."""
+    if not choice.worth_a_line:
+        return
     log = MMLogger.get_current_instance().instance_name
-    key = (log, operator.name, x.device.type, str(x.dtype), str(choice))
-    if choice.worth_a_line and key not in _logged:  # the line costs more than the look
+    key = (log, operator.name, x.device.type, x.dtype, choice)
+    if key not in _logged:  # the line costs more than the look
         log_once(key, f'{operator.name} on {x.device.type}, {str(x.dtype).removeprefix("torch.")}: {choice}')

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from . import compiled, plain
-from .dispatch import Choice, Operator, attempt, choose, give_up, log_choice
-from .torch_versions import OutOfMemoryError, is_compiling
+from .dispatch import Choice, Operator, attempt, choose, give_up, log_choice, out_of_memory, with_free_memory
+from .torch_versions import is_compiling
 
 
 def run(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str = 'auto') -> Tensor:
@@ -34,11 +34,11 @@ def run(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str 
     flat = operator.flatten(weights)
     try:
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *flat)):
-            return _Exact.apply(operator, choice, options, x, *flat)
+            return _Exact.apply(operator, choice, weights, options, x, *flat)
         return _forward(choice, x, weights, options)[0]
     except _BackendFailed as failure:
         y = operator.reference(x, weights, options)  # raises the user's own mistake, in PyTorch's words
-        give_up(operator, choice.backend, x, failure.__cause__)
+        give_up(operator, choice.backend, x, options, failure.__cause__)
         return y
 
 
@@ -48,10 +48,10 @@ class _BackendFailed(Exception):
 
 def _forward(choice: Choice, x: Tensor, weights: Any, options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     try:
-        return choice.module.forward(x, weights, options)
-    except OutOfMemoryError:
-        raise  # the reference needs more
+        return with_free_memory(lambda: choice.module.forward(x, weights, options))
     except Exception as error:
+        if out_of_memory(error):
+            raise  # the reference needs more
         raise _BackendFailed from error
 
 
@@ -59,8 +59,10 @@ class _Exact(torch.autograd.Function):
     """Keeps x, the weights and what the backend names; all of which activation checkpointing can take over."""
 
     @staticmethod
-    def forward(ctx, operator: Operator, choice: Choice, options: Any, x: Tensor, *flat: Tensor | None) -> Tensor:
-        y, kept = _forward(choice, x, operator.unflatten(flat), options)
+    def forward(
+        ctx, operator: Operator, choice: Choice, weights: Any, options: Any, x: Tensor, *flat: Tensor | None
+    ) -> Tensor:
+        y, kept = _forward(choice, x, weights, options)
         ctx.operator, ctx.choice, ctx.options, ctx.count = operator, choice, options, len(flat)
         ctx.save_for_backward(x, *flat, *kept)
         return y
@@ -76,8 +78,8 @@ class _Exact(torch.autograd.Function):
             return [grad_x, *grads]
 
         def by_reference() -> list[Tensor | None]:
-            return plain.gradients(ctx.operator, grad, x, flat, ctx.options, ctx.needs_input_grad[3:])
+            return plain.gradients(ctx.operator, grad, x, flat, ctx.options, ctx.needs_input_grad[4:])
 
         if torch.is_grad_enabled():  # to be differentiated again
-            return None, None, None, *by_reference()
-        return None, None, None, *attempt(ctx.operator, ctx.choice.backend, x, run, by_reference)
+            return *[None] * 4, *by_reference()
+        return *[None] * 4, *attempt(ctx.operator, ctx.choice.backend, x, ctx.options, run, by_reference)

@@ -28,6 +28,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
     monkeypatch.setattr(dispatch, '_failed', {})
+    monkeypatch.setattr(dispatch, '_chosen', {})
     monkeypatch.setattr(dispatch, '_logged', set())
     torch._dynamo.reset()
 
@@ -222,6 +223,34 @@ def test_a_backend_that_fails(name, part, monkeypatch):
     assert f'{name}: cpp cannot run here (RuntimeError: no luck)' in lines
 
 
+def test_a_bad_shape_is_one_for_forward_and_backward(name, monkeypatch):
+    """What the reference keeps must not come to the backend, and other shapes stay with it."""
+    module = make(name)
+    call = torch.compile(module, fullgraph=True, backend='aot_eager', dynamic=True)
+    bad, good = draw(2, 8, 9, 10), draw(2, 8, 6, 17)
+    expected = [results(module, module, x) for x in (bad, good)]
+    backend = importlib.import_module(f'{OPERATORS[name].package}.cpp')
+    calls, run = [], {part: getattr(backend, part) for part in ('forward', 'backward')}
+
+    def forward(x, *args):
+        calls.append(('forward', x.shape))
+        if x.shape == bad.shape:
+            raise RuntimeError('no luck')
+        return run['forward'](x, *args)
+
+    def backward(grad, x, *args):
+        calls.append(('backward', x.shape))
+        return run['backward'](grad, x, *args)
+
+    monkeypatch.setattr(backend, 'forward', forward)
+    monkeypatch.setattr(backend, 'backward', backward)
+    for _ in range(2):
+        for x, of_x in zip((bad, good), expected, strict=True):
+            for a, b in zip(results(call, module, x), of_x, strict=True):
+                torch.testing.assert_close(a, b)
+    assert calls == [('forward', bad.shape), *[('forward', good.shape), ('backward', good.shape)] * 2]
+
+
 def test_what_cannot_run_at_all(name, monkeypatch):
     """As on a machine without a compiler: known before the first call."""
     module, x = make(name), draw(2, 8, 9, 10)
@@ -314,7 +343,7 @@ def test_shapes_for_a_gpu(name):
         x = torch.empty(2, 8, 80, 128, device='cuda', dtype=torch.bfloat16)
         y, *kept = compiled.opaque(OPERATORS[name])(*arguments(module, x))
     assert y.shape == x.shape and y.dtype == x.dtype and y.device == x.device
-    assert [t.device for t in kept] == [x.device] * 2
+    assert {t.device for t in kept} == {x.device}
     # Strips, pooled map and gates; and, for EMA, one map a group.
     assert sum(t.numel() for t in kept) < {'SCSA': 0.15, 'EMA': 0.75}[name] * x.numel()
 

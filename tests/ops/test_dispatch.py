@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from scsa_mm.attention import EMA, SCSA
 from scsa_mm.ops import dispatch, use_backend
@@ -19,6 +20,7 @@ X = torch.randn(2, 8, 9, 10, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
     monkeypatch.setattr(dispatch, '_failed', {})
+    monkeypatch.setattr(dispatch, '_chosen', {})
     monkeypatch.setattr(dispatch, '_logged', set())
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
 
@@ -145,16 +147,166 @@ def test_a_backend_that_fails_is_replaced(part, monkeypatch, lines):
     assert chosen(module, x) == 'lean'
 
 
-def test_running_out_of_memory_is_no_reason_to_take_more(monkeypatch):
+def fail_at(shapes, error, monkeypatch, part='forward'):
+    """Let the C++ backend of SCSA fail at these shapes; returns those at which it was tried."""
     from scsa_mm.ops.scsa import cpp
 
-    def fail(*_):
-        raise OutOfMemoryError('64 GiB')
+    tried, run = [], getattr(cpp, part)
 
-    monkeypatch.setattr(cpp, 'forward', fail)
-    with pytest.raises(OutOfMemoryError):
-        SCSA(8)(X)
-    assert not dispatch._failed
+    def maybe(*args):
+        x = args[0]
+        tried.append(tuple(x.shape))
+        if tuple(x.shape) in shapes:
+            raise error
+        return run(*args)
+
+    monkeypatch.setattr(cpp, part, maybe)
+    return tried
+
+
+def test_a_bad_shape_does_not_end_a_backend_for_others(monkeypatch):
+    module, good = SCSA(8), X[:, :, :5]
+    tried = fail_at({tuple(X.shape)}, RuntimeError('too large'), monkeypatch)
+    for x in (X, good, X, good):
+        module(x)
+    assert tried == [tuple(X.shape), tuple(good.shape), tuple(good.shape)]
+    assert module.backend_for(X) == 'lean (cpp: RuntimeError: too large)' and chosen(module, good) == 'cpp'
+    assert chosen(SCSA(8, num_heads=2), X) == 'cpp'  # other kernels
+
+
+def test_one_reason_at_three_shapes_is_none_of_the_shapes(monkeypatch):
+    module, bad = SCSA(8), [X, X[:, :, :5], X[:, :, :6]]
+    tried = fail_at({tuple(x.shape) for x in bad}, RuntimeError('no such instruction'), monkeypatch)
+    for x in bad[:2]:
+        module(x)
+    for heads in (2, 4):  # no other shape
+        SCSA(8, num_heads=heads)(X)
+    assert chosen(module, X[:1]) == 'cpp'
+    module(bad[2])
+    assert len(tried) == 5
+    assert chosen(module, X[:1]) == 'lean'
+    assert chosen(module.double(), X.double()[:1]) == 'cpp'
+
+
+def test_reasons_that_differ_are_of_the_shapes(monkeypatch):
+    module = SCSA(8)
+    for n in (5, 6, 7):
+        with monkeypatch.context() as patch:
+            fail_at({(2, 8, n, 10)}, RuntimeError(f'needs {n} GiB'), patch)
+            module(X[:, :, :n])
+    assert chosen(module) == 'cpp' and chosen(module, X[:, :, :5]) == 'lean'
+
+
+def test_what_cannot_be_imported_is_not_tried_at_another_shape(monkeypatch):
+    asked = []
+
+    def fail(name):
+        asked.append(name)
+        raise ImportError('undefined symbol')
+
+    monkeypatch.setattr(dispatch.importlib, 'import_module', fail)
+    module = SCSA(8)
+    assert module.backend_for(X).startswith('reference (cpp: ImportError: undefined symbol; lean: ')
+    chosen(module, X[:1])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    'error', [OutOfMemoryError('64 GiB'), RuntimeError('Triton Error [CUDA]: out of memory')], ids=['torch', 'triton']
+)
+@pytest.mark.parametrize('part', ['forward', 'backward'])
+class TestOutOfMemory:
+    def test_once_more_with_what_was_held_in_reserve(self, part, error, monkeypatch, lines):
+        from scsa_mm.ops.scsa import cpp
+
+        module, x = SCSA(8), X.clone().requires_grad_()
+        module(x).sum().backward()
+        expected, x.grad = x.grad, None
+        events, run = [], getattr(cpp, part)
+
+        def runs(*args):
+            events.append('run')
+            if events == ['run']:
+                raise error
+            return run(*args)
+
+        monkeypatch.setattr(cpp, part, runs)
+        monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: events.append('empty'))
+        module(x).sum().backward()
+        assert events == ['run', 'empty', 'run']
+        assert torch.equal(x.grad, expected) and not dispatch._failed
+
+    def test_is_no_reason_to_take_more(self, part, error, monkeypatch):
+        tried = fail_at({tuple(X.shape)}, error, monkeypatch, part)
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            SCSA(8)(X.clone().requires_grad_()).sum().backward()
+        assert len(tried) == 2 and not dispatch._failed
+
+
+@pytest.mark.parametrize(
+    'change, backend',
+    [
+        (lambda m: setattr(m, 'backend', 'lean'), 'lean'),
+        (lambda m: setattr(m, 'num_heads', 3), 'reference'),
+        (lambda m: setattr(m.q, 'weight', nn.Parameter(torch.ones(8, 1, 1))), 'reference'),
+        (lambda m: setattr(m.q.weight, 'data', torch.ones(8, 1, 1)), 'reference'),
+        (lambda m: setattr(m.norm_h.weight, 'data', m.norm_h.weight.data[:4]), 'reference'),
+        (lambda m: setattr(m, 'q', nn.Conv2d(4, 4, 1, groups=4, bias=False)), 'reference'),
+        (lambda m: m.norm_h.to('meta'), 'reference'),
+        (lambda m: m.q.weight.untyped_storage().resize_(0), 'reference'),
+        (lambda m: setattr(m.q, 'weight', nn.Parameter(Marked(m.q.weight.data))), 'reference'),
+        (lambda m: m.register_parameter('unused', nn.Parameter(torch.ones(1))), 'cpp'),
+    ],
+    ids=['backend', 'heads', 'weight', 'data', 'part', 'layer', 'device', 'freed', 'subclass', 'nothing'],
+)
+def test_a_choice_is_remembered_until_something_changes(change, backend, monkeypatch):
+    from scsa_mm.ops.scsa import cpp
+
+    looked, unsupported = [], cpp.unsupported
+    monkeypatch.setattr(cpp, 'unsupported', lambda *args: looked.append(1) or unsupported(*args))
+    module = SCSA(8)
+    for _ in range(3):
+        assert chosen(module) == 'cpp'
+    assert len(looked) == 1
+    change(module)
+    assert chosen(module) == backend
+
+
+class Marked(torch.Tensor):
+    pass
+
+
+def test_a_choice_is_of_this_map(monkeypatch):
+    module = SCSA(8)
+    assert chosen(module) == 'cpp'
+    assert chosen(module, X.to('meta')) == chosen(module, X[:0]) == chosen(module, X[:, :4]) == 'reference'
+    assert chosen(module, X.as_subclass(Marked)) == chosen(module, X.long()) == 'reference'
+    with FlopCounterMode(display=False):
+        assert chosen(module) == 'reference'
+    assert chosen(module) == 'cpp'
+
+
+def test_remembered_choices_are_bounded(monkeypatch):
+    monkeypatch.setattr(dispatch, 'MOST_CHOICES', 3)
+    module = SCSA(8)
+    for n in range(1, 9):
+        assert chosen(module, X[:, :, :n]) == 'cpp'
+    assert len(dispatch._chosen) <= 3
+
+
+def test_a_weight_that_is_computed():
+    """As of a parametrized layer, which has no parameter of that name."""
+    module, plain = SCSA(8), SCSA(8)
+    plain.load_state_dict(module.state_dict())
+    nn.utils.parametrize.register_parametrization(module.norm_h, 'weight', Doubled())
+    with torch.no_grad():
+        plain.norm_h.weight *= 2
+    assert torch.equal(module(X), plain(X)) and chosen(module) == 'cpp'
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
 
 
 @pytest.mark.parametrize('backend', ['auto', 'lean'])

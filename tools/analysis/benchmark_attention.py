@@ -6,6 +6,7 @@ python tools/analysis/benchmark_attention.py --shape 2 256 50 84 --dtype float32
     --peer path/to/scsa.py:SCSA --peer-kwargs head_num=1 --out work_dirs/against_a_peer
 python tools/analysis/benchmark_attention.py --bars --peer path/to/scsa.py:SCSA --peer-kwargs head_num=1 \\
     --peer path/to/ema.py:EMA --out work_dirs/bars
+python tools/analysis/benchmark_attention.py --host --threads 1 --out work_dirs/host
 
 Whoever must compute the same is compared with the reference first, and not timed if it computes something else.
 """
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import scsa_mm  # noqa: F401  (registers the attention)
-from scsa_mm.analysis import bars, benchmark, benchmark_table, contestants, cost
+from scsa_mm.analysis import bars, benchmark, benchmark_table, contestants, cost, host_cost
 from scsa_mm.analysis.candidates import BASELINE, Candidate
 from scsa_mm.analysis.contestants import Contestant, Operator
 from scsa_mm.analysis.hosts import in_model
@@ -36,7 +37,7 @@ from scsa_mm.analysis.table import Row, markdown, rich_table, write_csv, write_t
 from scsa_mm.runtime.config import load_config
 from scsa_mm.runtime.errors import UserError, one_line, one_line_errors
 
-WRITTEN = ('benchmark.csv', 'benchmark.md', 'benchmark_*.png', 'bars.csv', 'bars.md')
+WRITTEN = ('benchmark.csv', 'benchmark.md', 'benchmark_*.png', 'bars.csv', 'bars.md', 'host.csv', 'host.md')
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,6 +85,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='measure what the bars of speed and memory need on this device, and nothing else, and show which hold',
     )
+    parser.add_argument(
+        '--host',
+        action='store_true',
+        help='measure what a step costs the host, kernels aside, and nothing else; also without a GPU',
+    )
     parser.add_argument('--repeats', type=int, default=20, metavar='N', help='rounds of timing (default: 20)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], help='default: the GPU if there is one')
     parser.add_argument(
@@ -92,9 +98,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder for all results')
     args = parser.parse_args()
     fixed = 'attention', 'preset', 'batch', 'shape', 'dtype', 'channels_last', 'compile_peers', 'no_compile'
-    args.not_with_bars = [
-        f'--{name.replace("_", "-")}' for name in fixed if getattr(args, name) != parser.get_default(name)
-    ]
+    args.settled = [f'--{name.replace("_", "-")}' for name in fixed if getattr(args, name) != parser.get_default(name)]
     return args
 
 
@@ -263,16 +267,38 @@ def show_bars(session: Session, model: bars.Model, title: str, header: Sequence[
     session.console.print(rich_table(rows, bars.COLUMNS, title))
 
 
+def run_host(args: argparse.Namespace, device: torch.device, console: Console) -> bool:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    make_folder(args.out)
+    machine = describe_machine(device)
+    about = dict(**machine, date=time.strftime('%Y-%m-%d'), rounds=args.repeats)
+    with progress_on(console) as progress:
+        task = progress.add_task('host', total=host_cost.WARM_UP + args.repeats)
+        rows = host_cost.measure(device, args.repeats, lambda: progress.update(task, advance=1))
+    write_csv(args.out / 'host.csv', [{**row, **about} for row in rows])
+    header = [*said(machine), f'{about["date"]}; {args.repeats} rounds.']
+    notes = host_cost.notes(device)
+    write_text(args.out / 'host.md', markdown(rows, host_cost.COLUMNS, host_cost.TITLE, [*notes, *header]))
+    console.print(rich_table(rows, host_cost.COLUMNS, host_cost.TITLE))
+    tell(console, [*header, *notes], f'{args.out}/host.csv, .md')
+    return True
+
+
 def run(args: argparse.Namespace, console: Console) -> bool:
     """Returns whether all of ours ran and were right."""
     if args.repeats < 1:
         raise UserError(f'--repeats is at least 1, got {args.repeats}')
     if args.threads is not None and args.threads < 1:
         raise UserError(f'--threads is at least 1, got {args.threads}')
-    if args.bars and args.not_with_bars:
-        raise UserError(f'--bars settles what is measured; leave out {", ".join(args.not_with_bars)}')
+    only = [name for name in ('bars', 'host') if getattr(args, name)]
+    if only and args.settled or len(only) > 1:
+        others = [*(f'--{name}' for name in only[1:]), *args.settled]
+        raise UserError(f'--{only[0]} settles what is measured; leave out {", ".join(others)}')
     device = choose_device(args.device)
     check_free(args.out, WRITTEN)
+    if args.host:
+        return run_host(args, device, console)
     operators = contestants.parse_operators(args.attention)
     peers = load_peers(args.peer)
     known = {operator.name for operator in operators} if not args.bars else {p.operator for p in bars.PLANS['cpu']}
