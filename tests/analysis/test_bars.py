@@ -54,8 +54,10 @@ def test_gpu():
     assert compiled['measured'] == pytest.approx(1.4) and compiled['holds'] == 'no'
     limit = table['SCSA, GPU, batch 16, forward+backward / (6 reads + 2 writes at copy speed)']
     assert limit['measured'] == pytest.approx(1 / (4 * 0.2)) and limit['holds'] == 'yes'
-    se = table["SCSA, GPU, forward+backward, ours / timm's SE"]
-    assert se['measured'] == pytest.approx(1 / 0.9) and se['holds'] == 'yes'
+    for operator in ('SCSA', 'EMA'):
+        for dtype in ('float32', 'bfloat16'):
+            se = table[f"{operator}, GPU, forward+backward, {dtype}, ours / timm's SE"]
+            assert se['measured'] == pytest.approx(1 / 0.9) and se['holds'] == 'no'
     assert rows[-1]['measured'] == 1.05 and rows[-1]['holds'] == 'yes'
 
 
