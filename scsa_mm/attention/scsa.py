@@ -14,12 +14,13 @@ from ..ops.function import run
 from ..ops.scsa import OPERATOR, Options, Weights, channel_gate, spatial_gates
 from ..registry import register_attention
 from ._checks import check_choice, check_divisible, check_kernel_sizes, check_positive_int, check_probability
-from ._layers import affine
+from ._layers import affine, parameters_of
 
 GATES = ('sigmoid', 'softmax')
 DOWN_SAMPLE_MODES = ('avg_pool', 'max_pool')
 SUB_FEATURES = 4
 CONVS = ('local_dwc', 'global_dwc_s', 'global_dwc_m', 'global_dwc_l')
+LAYERS = (*CONVS, 'norm_h', 'norm_w', 'norm', 'q', 'k', 'v')
 
 
 # The halves are mixins, not submodules, so that the parameters of SCSA have the flat names of the published
@@ -94,12 +95,12 @@ class _ChannelHalf:
 
     def _options(self) -> Options:
         return Options(
-            num_heads=self.num_heads,
-            window_size=self.window_size,
-            down_sample_mode=self.down_sample_mode,
-            gate=self.gate,
-            attn_drop=self.attn_drop if self.training else 0.0,
-            unit=self.identity_init,
+            self.num_heads,
+            self.window_size,
+            self.down_sample_mode,
+            self.gate,
+            self.attn_drop if self.training else 0.0,
+            self.identity_init,
         )
 
     def _zero_channel(self) -> None:
@@ -270,4 +271,5 @@ class SCSA(_SpatialHalf, _ChannelHalf, nn.Module):
         return str(choose(OPERATOR, x, *self._arguments(), self.backend))
 
     def _arguments(self) -> tuple[Weights, Options]:
-        return Weights(*self._spatial_weights(), *self._channel_weights()), self._options()
+        layers = self._modules
+        return Weights(*parameters_of([layers[name] for name in LAYERS])), self._options()

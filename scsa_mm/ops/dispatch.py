@@ -16,7 +16,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from types import ModuleType
 from typing import Any
@@ -85,6 +85,7 @@ class Choice:
     module: ModuleType | None
     refused: tuple[tuple[str, str], ...] = ()
     worth_a_line: bool = True
+    logs: set[str] = field(default_factory=set, compare=False)  # that have the line
 
     def __str__(self) -> str:
         reasons = '; '.join(f'{name}: {reason}' for name, reason in self.refused)
@@ -124,7 +125,10 @@ def asked(backend: str = 'auto') -> str:
     """
     if backend != 'auto':
         return backend
-    return _asked.get() or check_backend(os.environ.get(VARIABLE) or 'auto', f'the variable {VARIABLE}')
+    if name := _asked.get():
+        return name
+    name = os.environ.get(VARIABLE)
+    return check_backend(name, f'the variable {VARIABLE}') if name else 'auto'
 
 
 def choose(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str = 'auto') -> Choice:
@@ -143,8 +147,8 @@ def first_of(
     operator: Operator, names: tuple[str, ...], x: Tensor, flat: Sequence[Tensor | None], options: Any
 ) -> Choice:
     """The first of these backends that can run, else the reference; remembered for shapes, dtypes and devices."""
-    there = [x, *[t for t in flat if t is not None]]
-    facts = (*map(type, flat), *map(_shape, there), *map(_dtype, there), *map(_device, there))
+    there = [t for t in (x, *flat) if t is not None]
+    facts = tuple(map(_shape, there)), tuple(map(_dtype, there)), tuple(map(_device, there)), tuple(map(type, flat))
     key = operator.name, names, options, len(_failed), facts
     choice = _chosen.get(key)
     if choice is None:
@@ -250,16 +254,16 @@ def attempt(
         return found
 
 
-def with_free_memory(run: Callable[[], Any]) -> Any:
-    """``run()``, and once more if memory did not suffice: what PyTorch holds in reserve may be in pieces."""
+def with_free_memory(run: Callable[..., Any], *args: Any) -> Any:
+    """``run(*args)``, and once more if memory did not suffice: what PyTorch holds in reserve may be in pieces."""
     try:
-        return run()
+        return run(*args)
     except Exception as error:
         if not out_of_memory(error):
             raise
     # Not in the clause above, where the error would hold on to what the first try had allocated.
     torch.cuda.empty_cache()
-    return run()
+    return run(*args)
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -278,6 +282,7 @@ def log_choice(operator: Operator, x: Tensor, choice: Choice) -> None:
     if not choice.worth_a_line:
         return
     log = MMLogger.get_current_instance().instance_name
-    key = (log, operator.name, x.device.type, x.dtype, choice)
-    if key not in _logged:  # the line costs more than the look
+    if log not in choice.logs:  # the line costs more than the look
+        choice.logs.add(log)
+        key = (log, operator.name, x.device.type, x.dtype, choice)
         log_once(key, f'{operator.name} on {x.device.type}, {str(x.dtype).removeprefix("torch.")}: {choice}')

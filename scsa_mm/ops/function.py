@@ -33,8 +33,8 @@ def run(operator: Operator, x: Tensor, weights: Any, options: Any, backend: str 
         return operator.reference(x, weights, options)
     flat = operator.flatten(weights)
     try:
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *flat)):
-            return _Exact.apply(operator, choice, weights, options, x, *flat)
+        if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in flat)):
+            return _apply((operator, choice, weights, options), x, *flat)
         return _forward(choice, x, weights, options)[0]
     except _BackendFailed as failure:
         y = operator.reference(x, weights, options)  # raises the user's own mistake, in PyTorch's words
@@ -48,7 +48,7 @@ class _BackendFailed(Exception):
 
 def _forward(choice: Choice, x: Tensor, weights: Any, options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     try:
-        return with_free_memory(lambda: choice.module.forward(x, weights, options))
+        return with_free_memory(choice.module.forward, x, weights, options)
     except Exception as error:
         if out_of_memory(error):
             raise  # the reference needs more
@@ -59,27 +59,30 @@ class _Exact(torch.autograd.Function):
     """Keeps x, the weights and what the backend names; all of which activation checkpointing can take over."""
 
     @staticmethod
-    def forward(
-        ctx, operator: Operator, choice: Choice, weights: Any, options: Any, x: Tensor, *flat: Tensor | None
-    ) -> Tensor:
+    def forward(ctx, given: tuple[Operator, Choice, Any, Any], x: Tensor, *flat: Tensor | None) -> Tensor:
+        operator, choice, weights, options = given
         y, kept = _forward(choice, x, weights, options)
-        ctx.operator, ctx.choice, ctx.options, ctx.count = operator, choice, options, len(flat)
+        ctx.given = operator, choice, options, len(flat) + 1
         ctx.save_for_backward(x, *flat, *kept)
         return y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *rest = ctx.saved_tensors
-        flat, kept = rest[: ctx.count], tuple(rest[ctx.count :])
+        operator, choice, options, end = ctx.given
+        saved = ctx.saved_tensors
+        x, flat, kept = saved[0], saved[1:end], saved[end:]
 
-        def run() -> list[Tensor | None]:
-            weights = ctx.operator.unflatten(flat)
-            grad_x, grads = ctx.choice.module.backward(grad, x, weights, ctx.options, kept)
-            return [grad_x, *grads]
+        def run() -> tuple[Tensor | None, ...]:
+            grad_x, grads = choice.module.backward(grad, x, operator.unflatten(flat), options, kept)
+            return None, grad_x, *grads
 
-        def by_reference() -> list[Tensor | None]:
-            return plain.gradients(ctx.operator, grad, x, flat, ctx.options, ctx.needs_input_grad[4:])
+        def by_reference() -> tuple[Tensor | None, ...]:
+            return None, *plain.gradients(operator, grad, x, flat, options, ctx.needs_input_grad[1:])
 
         if torch.is_grad_enabled():  # to be differentiated again
-            return *[None] * 4, *by_reference()
-        return *[None] * 4, *attempt(ctx.operator, ctx.choice.backend, x, ctx.options, run, by_reference)
+            return by_reference()
+        return attempt(operator, choice.backend, x, options, run, by_reference)
+
+
+# Without the way through Python around it, which looks at each tensor for a transform that is over.
+_apply = super(torch.autograd.Function, _Exact).apply

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_AS_IT_IS = contextlib.nullcontext()
 
 
 def interpreted() -> bool:
@@ -30,7 +31,7 @@ def unsupported(x: Tensor) -> str:
 def current(x: Tensor) -> contextlib.AbstractContextManager:
     """Makes the device of x the current one, on which Triton launches."""
     if not x.is_cuda or x.device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
+        return _AS_IT_IS
     return torch.cuda.device(x.device)
 
 

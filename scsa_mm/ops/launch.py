@@ -6,8 +6,9 @@ compiled kernel is remembered, and its launcher called with addresses.
 
 import functools
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,9 @@ from . import gpu
 Pointer = Tensor | tuple[Tensor, int]
 
 ALIGNMENT = 16  # bytes; Triton compiles one kernel for addresses that are multiples of it, another for others
+
+_address = Tensor.data_ptr
+_misaligned = (ALIGNMENT - 1).__and__
 
 # Neither is in a PyTorch without CUDA, where Triton's interpreter is all that can run.
 _current_device = getattr(torch._C, '_cuda_getDevice', None)
@@ -76,7 +80,7 @@ class Launch:
             p[0].data_ptr() + p[1] * size if type(p) is tuple else p.data_ptr()
             for p, size in zip(pointers, self._sizes, strict=True)
         ]
-        if any([address % ALIGNMENT for address in addresses]):
+        if any(map(_misaligned, addresses)):
             self._ordinary(pointers)
             return
         device = _current_device()
@@ -116,19 +120,25 @@ class Launches:
 
     def __init__(self, *steps: tuple[Launch, Sequence[int | tuple[int, int]]]) -> None:
         self._steps = [(launch, [p if type(p) is tuple else (p, 0) for p in pointers]) for launch, pointers in steps]
-        self._offsets = [
+        offsets = [
             [(place, further * size) for (place, further), size in zip(pointers, launch._sizes, strict=True)]
             for launch, pointers in self._steps
         ]
-        self._aligned = not any(offset % ALIGNMENT for offsets in self._offsets for _, offset in offsets)
+        # Addresses inside of tensors, each added up once for all launches, and put behind those of the tensors.
+        count = 1 + max(place for pointers in offsets for place, _ in pointers)
+        inside = dict.fromkeys(pointer for pointers in offsets for pointer in pointers if pointer[1])
+        numbers = {pointer: count + i for i, pointer in enumerate(inside)}
+        self._count, self._inside = count, list(inside)
+        self._picks = [_picker([numbers.get(pointer, pointer[0]) for pointer in pointers]) for pointers in offsets]
+        self._aligned = not any(offset % ALIGNMENT for _, offset in inside)
         self._ready: dict[int, list[tuple[Any, ...]]] = {}  # by device
 
     def __call__(self, *tensors: Tensor) -> None:
         """Launch on the current stream."""
         ready = None
         if self._aligned and _direct() and not _hooked():
-            addresses = [t.data_ptr() for t in tensors]
-            if not any([address % ALIGNMENT for address in addresses]):
+            addresses = list(map(_address, tensors[: self._count]))
+            if not any(map(_misaligned, addresses)):
                 device = _current_device()
                 ready = self._ready.get(device) or self._prepare(device)
         if ready is None:
@@ -136,19 +146,24 @@ class Launches:
                 launch(*[(tensors[place], further) if further else tensors[place] for place, further in pointers])
             return
         stream = _current_stream(device)
-        for run, grid, function, metadata, rest, offsets in ready:
-            given = [addresses[place] + offset for place, offset in offsets]
-            run(*grid, stream, function, metadata, None, None, None, *given, *rest)
+        addresses += [addresses[place] + offset for place, offset in self._inside]
+        for run, grid, function, metadata, rest, pick in ready:
+            run(*grid, stream, function, metadata, None, None, None, *pick(addresses), *rest)
 
     def _prepare(self, device: int) -> list[tuple[Any, ...]] | None:
         ready = []
-        for (launch, _), offsets in zip(self._steps, self._offsets, strict=True):
+        for (launch, _), pick in zip(self._steps, self._picks, strict=True):
             known = launch._ready.get(device) or launch._prepare(device)
             if known is None:
                 return None
-            ready.append((*known, offsets))
+            ready.append((*known, pick))
         self._ready[device] = ready
         return ready
+
+
+def _picker(places: list[int]) -> Callable[[list[int]], tuple[int, ...]]:
+    """Picks these places of a list; ``itemgetter`` would give a single one bare."""
+    return itemgetter(*places) if len(places) > 1 else lambda found: tuple([found[place] for place in places])
 
 
 def variants(launches: Iterable[Launch]) -> set[Variant]:

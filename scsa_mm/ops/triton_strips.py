@@ -11,15 +11,15 @@ from .launch import Launch
 from .triton_math import place, strip_place
 
 
-@triton.jit(do_not_specialize=['B', 'C4', 'H', 'W', 'steps', 'rows'])
+@triton.jit(do_not_specialize=['B', 'C4', 'H', 'W', 'steps', 'rows', 'times'])
 def strips(
-    x, by_row, by_col, B, C4, H, W, steps, rows,
+    x, by_row, by_col, B, C4, H, W, steps, rows, times,
     LAST: tl.constexpr, ACC: tl.constexpr,
-    VEC: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, TIMES: tl.constexpr,
+    VEC: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Sums along rows, (steps, B, C, H), and columns, (rows, B, C, W); (.., H, C) and (.., W, C) channels-last.
 
-    A program takes TIMES * BH rows by BW columns. Contiguous: of BP planes, each a channel of an image, and so few
+    A program takes times * BH rows by BW columns. Contiguous: of BP planes, each a channel of an image, and so few
     columns that a warp holds them and no thread waits for others. Channels-last: of BC channels.
     """
     C = C4 * VEC
@@ -28,7 +28,7 @@ def strips(
     row = pid // steps % rows
     block = pid // (steps * rows)
     width = step * BW + tl.arange(0, BW)
-    first = row * (TIMES * BH)
+    first = row * (times * BH)
     if LAST:
         blocks = (C + BC - 1) // BC
         b = (block // blocks).to(tl.int64)
@@ -38,7 +38,7 @@ def strips(
         w = width[None, :, None]
         keep = (c < C) & (w < W)
         down = tl.zeros([BW, BC], ACC)
-        for i in range(TIMES):
+        for i in range(times):
             height = first + i * BH + tl.arange(0, BH)
             h = height[:, None, None]
             v = tl.load(image + place(c, h, w, C, H, W, LAST), mask=keep & (h < H), other=0).to(ACC)
@@ -54,7 +54,7 @@ def strips(
         keep = inside[None, :, None] & (w < W)
         top = plane.to(tl.int64) * (H * W)
         down = tl.zeros([BP, BW], ACC)
-        for i in range(TIMES):
+        for i in range(times):
             height = first + i * BH + tl.arange(0, BH)
             h = height[:, None, None]
             v = tl.load(x + (top[None, :, None] + (h * W + w)), mask=keep & (h < H), other=0).to(ACC)
@@ -85,20 +85,22 @@ def strip_sums(shape: tuple[int, int, int, int], dtype: torch.dtype, last: bool)
     narrow = wide if w > 16 else 16 if w > 8 else 8  # few classes, as each is compiled
     if last:
         vec = 4 if c % 4 == 0 else 1
-        block = {'BP': 1, 'BC': 64 if c > 32 else 32, 'BH': 2, 'BW': narrow, 'TIMES': 8, 'num_warps': narrow // 8}
+        block = {'BP': 1, 'BC': 64 if c > 32 else 32, 'BH': 2, 'BW': narrow, 'num_warps': narrow // 8}
+        times = 8
         blocks = b * -(-c // block['BC'])
     else:
         vec = 1
-        block = {'BP': 64 // narrow, 'BC': 1, 'BH': 16, 'BW': narrow, 'TIMES': 2, 'num_warps': 1}
+        block = {'BP': 64 // narrow, 'BC': 1, 'BH': 16, 'BW': narrow, 'num_warps': 1}
+        times = 2
         blocks = -(-b * c // block['BP'])
     steps = -(-w // narrow)
-    rows = -(-h // (block['BH'] * block['TIMES']))
-    if h <= block['BH'] * block['TIMES'] // 2 or blocks * steps * rows < ENOUGH:
-        block['TIMES'] //= 2
-        rows = -(-h // (block['BH'] * block['TIMES']))
+    tall = block['BH']
+    while times > 1 and (h <= tall * times // 2 or blocks * steps * -(-h // (tall * times)) < ENOUGH):
+        times //= 2
+    rows = -(-h // (tall * times))
     acc = sum_type(dtype)
     launch = Launch(
-        strips, (blocks * rows * steps,), (dtype, acc, acc), (b, c // vec, h, w, steps, rows),
+        strips, (blocks * rows * steps,), (dtype, acc, acc), (b, c // vec, h, w, steps, rows, times),
         LAST=last, ACC=LANGUAGE[acc], VEC=vec, **block,
     )  # fmt: skip
     return StripSums(launch, steps, rows, steps * b * c * h, rows * b * c * w)

@@ -1,4 +1,4 @@
-"""EMA in four launches forward and four backward, for CUDA. Paper: arXiv 2305.13563, section 3.
+"""EMA in five launches forward and seven backward, for CUDA. Paper: arXiv 2305.13563, section 3.
 
 Only x, one map a group and strips are ever of use (g: a group of c channels; sums and means over its pixels):
 
@@ -7,30 +7,39 @@ Only x, one map a group and strips are ever of use (g: a group of c channels; su
   softmax, k = w2 gamma rstd.
 - z = (3x3 stencil F = sum_o w1_o W_o) x + sum_c k_c (y_c - mu_c) + constant, with y = x a_h a_w.
 
-Forward: strips; gates and w2; moments of y; z and out. Backward, with dz = (sum_c G_c x_c) sigmoid'(z): dz; all sums of
-dz times x (strips, nine shifts); what is not of full size; the gradient of x together with those of the parameters.
-Moved at full size, if a group has many channels: 3 reads and 1 write forward; 5 reads and 1 write backward.
+Forward: strips; gates and F; moments of y; w2; z and out. Backward, with dz = (sum_c G_c x_c) sigmoid'(z): dz with its
+product with y - mu; what groups take from these; gradients of the gates; of the strips; of x, with the sums of x times
+shifts of dz; those of the parameters, in two launches. Moved at full size: 3 reads and 1 write forward, 5 reads and 1
+write backward, and one map a group in the dtype of sums once written and twice read.
 """
 
+import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from .. import gpu
-from ..arithmetic import dense, dense_as, memory_format, sum_dtype
-from . import lean, triton_backward, triton_forward
+from ..arithmetic import dense, dense_as, memory_format, sum_dtype, sum_type
+from ..launch import Launch, Launches, compile_together
+from ..triton_strips import LANGUAGE, strip_sums
+from . import lean, triton_backward, triton_forward, triton_parameters
 from .arguments import Options, Weights
 
 MAX_GROUP_CHANNELS = 256
-# Programs below which tiles are made shorter; about four for each multiprocessor of a large GPU.
-MANY_PROGRAMS = 512
-CHUNK = 1024  # numbers that a program has at once, unless it has several for each
-WIDTHS = (128, 64, 32, 16)  # of tiles
-HEIGHTS = (64, 32, 16)
+LARGEST = 2**31  # of what is counted in int32: numbers in one image, and in a buffer other than maps
+# Programs that fill a large GPU: one warp each.
+PROGRAMS = 4096
+SHORTEST = 4  # walk of a program along a map
+ELEMENTS = 256  # of a launch over strips, in one program
+ALIGNED = 16  # numbers at whose multiples buffers are cut
+# Of sums for parameters: threads' places in a program, and how many chunks there are at most of groups and tiles, which
+# have many numbers, and of strips.
+PLACES = 512
+CHUNKS = 64
+STRIP_CHUNKS = 512
 
 
 def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
@@ -42,8 +51,7 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     b, channels, h, w = x.shape
     if channels // options.groups > MAX_GROUP_CHANNELS:
         return f'{channels // options.groups} channels a group, more than {MAX_GROUP_CHANNELS}'
-    # Offsets within an image are 32 bits wide; so many images and blocks of channels fit in a grid.
-    if channels * h * w >= 2**31 or b > 65535 or channels > 65535:
+    if channels * h * w >= LARGEST or b * channels * _most_numbers(h, w) >= LARGEST - 2**26:
         return 'x is too large'
     return lean.unsupported(x, weights, options)
 
@@ -51,74 +59,22 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
 def kept_like(x: Tensor, options: Options) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of each tensor that forward keeps beside x."""
     b, channels, h, w = x.shape
-    size = _kept_size(b, channels, h, w, options.groups)
+    size = _size(_kept_sizes(b, channels, h, w, options.groups))
     return [((b * options.groups * h * w,), x.dtype), ((size,), sum_dtype(x))]
 
 
 def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """EMA of x (B, C, H, W); see the package for what is kept."""
+    """EMA of x (B, C, H, W), and what backward needs beside x: logits, and strips with numbers of channels."""
     x = dense(x)
-    last = memory_format(x) is torch.channels_last
-    b, channels, h, w = x.shape
-    c = channels // options.groups
-    plan = make_plan(b, channels, h, w, c, last, x.element_size())
-    mix, mix_bias, scale, shift, filters, filters_bias = (_dense(t) for layer in weights for t in layer)
-    acc = sum_dtype(x)
-    ACC = _LANGUAGE[acc]
-    shape = (b, channels, h, w, plan.rows)
-
-    out = torch.empty_like(x)
-    logits = x.new_empty(b * options.groups * h * w)
-    kept = x.new_empty(plan.kept, dtype=acc)
-    scratch = x.new_empty(plan.forward_scratch, dtype=acc)
-    tile = {'LAST': last, 'BW': plan.bw, 'CB': plan.cb, 'BH': plan.bh, 'ACC': ACC}
+    flat, tensors = _tensors(weights)
+    plan = _plan_of(x, flat, tensors, options)
     with gpu.current(x):
-        triton_forward.strip_sums[plan.tile_grid](x, scratch, *shape, **tile)
-        triton_forward.gates[plan.gates_grid](
-            x,
-            kept,
-            scratch,
-            mix,
-            _or(mix_bias, mix),
-            _or(shift, mix),
-            filters,
-            _or(filters_bias, mix),
-            *_filter_strides(filters),
-            *shape,
-            c=c,
-            HAS_MIX_BIAS=mix_bias is not None,
-            HAS_NORM_BIAS=shift is not None,
-            HAS_FILTERS_BIAS=filters_bias is not None,
-            LAST=last,
-            BW=plan.bw,
-            CP=plan.cp,
-            IB=plan.gates_ib,
-            IP=plan.gates_ip,
-            BL=plan.gates_bl,
-            ACC=ACC,
-            num_warps=plan.gates_warps,
-        )
-        triton_forward.moments[plan.tile_grid](x, kept, scratch, *shape, c=c, **tile)
-        triton_forward.output[plan.output_grid](
-            x,
-            out,
-            logits,
-            kept,
-            scratch,
-            scale,
-            *shape,
-            plan.output_share,
-            c=c,
-            UNIT=options.unit,
-            LAST=last,
-            TILE_BW=plan.bw,
-            BH=plan.output_bh,
-            BW=plan.output_bw,
-            NG=plan.ng,
-            NC=plan.nc,
-            CP=plan.chunk_c,
-            ACC=ACC,
-        )
+        compile_together(plan.launches)
+        out = torch.empty_like(x)
+        logits = torch.empty(plan.logits, dtype=x.dtype, device=x.device)
+        kept = torch.empty(plan.kept, dtype=plan.acc, device=x.device)
+        scratch = torch.empty(plan.forward_scratch, dtype=plan.acc, device=x.device)
+        plan.forward(x, out, logits, kept, scratch, *tensors)
     return out, (logits, kept)
 
 
@@ -128,249 +84,364 @@ def backward(
     """Gradients of x and of the six parameters, given that of the output."""
     x = dense(x)
     grad = dense_as(grad, x)
-    last = memory_format(x) is torch.channels_last
-    b, channels, h, w = x.shape
-    c = channels // options.groups
-    plan = make_plan(b, channels, h, w, c, last, x.element_size())
-    flat = [t for layer in weights for t in layer]
-    mix, _, scale, shift, filters, filters_bias = (_dense(t) for t in flat)
-    acc = sum_dtype(x)
-    ACC = _LANGUAGE[acc]
-    shape = (b, channels, h, w, plan.rows)
-    strides = _filter_strides(filters)
-    logits, kept_ = kept
-
-    dx = torch.empty_like(x)
-    scratch = x.new_empty(plan.backward_scratch, dtype=acc)
-    dtypes = {t.dtype for t in flat if t is not None}
-    dparameters = x.new_empty(10 * c * c + 4 * c, dtype=dtypes.pop() if len(dtypes) == 1 else acc)
-    common = {'c': c, 'LAST': last, 'BLOCK': plan.block, 'ACC': ACC}
+    flat, tensors = _tensors(weights)
+    plan = _plan_of(x, flat, tensors, options)
     with gpu.current(x):
-        triton_backward.logit_grad[plan.logit_grad_grid](
-            grad, x, logits, scratch, *shape, UNIT=options.unit, TILE_BW=plan.bw, NG=plan.ng, CP=plan.chunk_c, **common
-        )
-        triton_backward.tile_sums[plan.tile_grid](
-            x, kept_, scratch, *shape, BH=plan.sums_bh, BW=plan.bw, CB=plan.cb, **plan.sums_launch, **common
-        )
-        triton_backward.group_grad[(b * options.groups, plan.shares)](
-            kept_,
-            scratch,
-            mix,
-            scale,
-            _or(shift, mix),
-            filters,
-            _or(filters_bias, mix),
-            *strides,
-            *shape,
-            HAS_NORM_BIAS=shift is not None,
-            HAS_FILTERS_BIAS=filters_bias is not None,
-            BW=plan.bw,
-            CP=plan.cp,
-            IB=plan.grad_ib,
-            OB=plan.gates_ib,
-            BL=plan.grad_bl,
-            **common,
-        )
-        triton_backward.input_grad[plan.input_grad_grid](
-            grad,
-            x,
-            logits,
-            kept_,
-            scratch,
-            dx,
-            dparameters,
-            _or(shift, mix),
-            *strides,
-            *shape,
-            HAS_NORM_BIAS=shift is not None,
-            UNIT=options.unit,
-            TILE_BW=plan.bw,
-            SHARES=plan.shares,
-            CP=plan.cp,
-            RB=PARAMETER_BLOCK,
-            BH=plan.input_bh,
-            BW=plan.input_bw,
-            CB=plan.cb,
-            **common,
-        )
-    return dx, _split(dparameters, flat, filters)
+        compile_together(plan.launches)
+        dx = torch.empty_like(x)
+        scratch = torch.empty(plan.backward_scratch, dtype=plan.acc, device=x.device)
+        found = torch.empty(sum(plan.parameters), dtype=plan.parameters_dtype, device=x.device)
+        plan.backward(grad, x, dx, *kept, scratch, found, *tensors)
+    return dx, _split(found, flat, tensors[4], plan.parameters)
 
 
 class Plan(NamedTuple):
-    """Sizes of blocks, grids and buffers; ``triton_common`` says what a tile and a chunk are."""
+    """The launches for a shape, and sizes of the buffers; of that of the parameters' gradients, each one's."""
 
-    cp: int  # channels of a group, as a power of two
-    bh: int  # a chunk of the tiles: rows,
-    bw: int  # columns
-    cb: int  # and channels
-    rows: int  # of a tile
-    tile_grid: tuple[int, int, int]
-    gates_ib: int
-    gates_ip: int
-    gates_bl: int
-    gates_warps: int
-    gates_grid: tuple[int, int, int]
-    chunk_c: int  # channels of a group that a program has at once
-    ng: int  # groups that it has
-    nc: int  # channels of all of them, as a power of two
-    output_bh: int
-    output_bw: int
-    output_share: int  # chunks of a program
-    output_grid: tuple[int, int, int]
-    block: int  # pixels at once where rows and columns do not matter
-    logit_grad_grid: tuple[int, int, int]
-    sums_bh: int
-    sums_launch: dict[str, int | None]
-    grad_ib: int
-    grad_bl: int
-    shares: int  # programs a group in the launch of all that is not of full size
-    input_bh: int
-    input_bw: int
-    input_grad_grid: tuple[int]
-    kept: int  # numbers in the buffers
+    acc: torch.dtype
+    parameters_dtype: torch.dtype
+    logits: int
+    kept: int
     forward_scratch: int
     backward_scratch: int
+    parameters: list[int]
+    forward: Launches
+    backward: Launches
+    launches: tuple[Launch, ...]
 
 
-# Parameters whose gradients one program makes.
-PARAMETER_BLOCK = 32
+def _tensors(weights: Weights) -> tuple[list[Tensor | None], list[Tensor]]:
+    """The parameters as they are, and dense; a missing bias is not read, so that any tensor will do."""
+    flat = [t for layer in weights for t in layer]
+    return flat, [_dense(flat[0] if t is None else t) for t in flat]
 
 
-@lru_cache(maxsize=1024)
-def make_plan(b: int, channels: int, h: int, w: int, c: int, last: bool, size: int) -> Plan:
-    """The plan for a map of (b, channels, h, w) with c channels a group and ``size`` bytes a number."""
-    cdiv, power = triton.cdiv, triton.next_power_of_2
-    groups = channels // c
-    cp = power(c)
-
-    # Channels-last: 64 bytes of neighbouring channels. Contiguous: one channel, and all the width that wastes little.
-    cb = min(power(channels), 64 // size) if last else 1
-    bw = _width(w, tuple(width for width in WIDTHS if width <= 32) if last else WIDTHS)
-    tall = power(h)
-    bh = _clamp(CHUNK // (bw * cb), 1, min(tall, 64))
-    sums_bh = _clamp(CHUNK // 2 // (bw * cb), 1, min(tall, 64))
-    across, blocks = cdiv(w, bw), cdiv(channels, cb)
-    enough = (r for r in HEIGHTS if r >= bh and b * blocks * across * cdiv(h, r) >= MANY_PROGRAMS)
-    rows = next(enough, max(HEIGHTS[-1], bh))
-    rows = cdiv(cdiv(h, cdiv(h, rows)), bh) * bh  # of equal height
-    down = cdiv(h, rows)
-
-    gates_ib = min(cp, 16)
-    gates_ip = _clamp(256 // cp, 1, cp)
-    gates_bl = _clamp(8192 // gates_ib**2, 32, 128)
-    grad_ib = _clamp(64 // cp, 1, cp)
-    grad_bl = _clamp(4096 // (gates_ib * grad_ib), 32, 256)
-    shares = cdiv(c, grad_ib)
-
-    chunk_c = min(cp, 32) if last else 1
-    ng = _clamp(32 // chunk_c, 1, power(groups)) if last else 1
-    group_blocks = cdiv(groups, ng)
-    output_bw = min(bw, 16) if last else bw
-    for chunk in (CHUNK, CHUNK // 2, CHUNK // 4):
-        output_bh = _clamp(chunk // (ng * chunk_c * output_bw), 1, tall)
-        output_chunks = cdiv(h, output_bh) * cdiv(w, output_bw)
-        if output_chunks * group_blocks * b >= MANY_PROGRAMS:
-            break
-    # What every program of `output` does first should not weigh much.
-    output_share = _clamp(output_chunks * group_blocks * b // (2 * MANY_PROGRAMS), 1, 16)
-    block = 64 if last else (CHUNK if b * groups * h * w >= CHUNK * MANY_PROGRAMS else CHUNK // 4)
-    input_bw = min(bw, 16) if last else bw
-    input_bh = _clamp(CHUNK // 2 // (input_bw * cb), 1, tall)
-    chunks = cdiv(h, input_bh) * cdiv(w, input_bw) * blocks * b
-
-    total, strips, all_groups = b * channels, b * channels * (h + w), b * groups
-    strip_sums = total * (across * h + down * w)
-    return Plan(
-        cp=cp,
-        bh=bh,
-        bw=bw,
-        cb=cb,
-        rows=rows,
-        tile_grid=(across * down, blocks, b),
-        gates_ib=gates_ib,
-        gates_ip=gates_ip,
-        gates_bl=gates_bl,
-        gates_warps=8 if cp > 8 else 4,
-        gates_grid=(all_groups, cdiv(h + w, gates_bl) + 1, cdiv(c, gates_ib)),
-        chunk_c=chunk_c,
-        ng=ng,
-        nc=power(ng * c),
-        output_bh=output_bh,
-        output_bw=output_bw,
-        output_share=output_share,
-        output_grid=(cdiv(output_chunks, output_share), group_blocks, b),
-        block=block,
-        logit_grad_grid=(cdiv(h * w, block), group_blocks, b),
-        sums_bh=sums_bh,
-        # Sixteen warps fit on a multiprocessor if a thread has 128 registers; a few more put aside cost less.
-        sums_launch={
-            'num_warps': 8 if sums_bh * bw * cb > 512 else 4,
-            'maxnreg': 128 if size == 2 or (size == 4 and not last) else None,
-        },
-        grad_ib=grad_ib,
-        grad_bl=grad_bl,
-        shares=shares,
-        input_bh=input_bh,
-        input_bw=input_bw,
-        input_grad_grid=(cdiv(10 * c * c + 4 * c, PARAMETER_BLOCK) + chunks,),
-        kept=_kept_size(b, channels, h, w, groups),
-        forward_scratch=max(strip_sums, 2 * total * across * down),
-        backward_scratch=(
-            all_groups * (h * w + cdiv(h * w, block) + c * c + 13 * c + shares * c)
-            + 3 * strip_sums
-            + 10 * total * across * down
-            + strips
-            + 6 * total
-        ),
+def _plan_of(x: Tensor, flat: list[Tensor | None], tensors: list[Tensor], options: Options) -> Plan:
+    return make_plan(
+        tuple(x.shape),
+        x.dtype,
+        memory_format(x) is torch.channels_last,
+        options.groups,
+        options.unit,
+        tuple([None if t is None else t.dtype for t in flat]),
+        not tensors[4].is_contiguous(),
     )
 
 
-def _kept_size(b: int, channels: int, h: int, w: int, groups: int) -> int:
-    """Numbers in the buffer that ``triton_common.kept`` lays out."""
-    return b * channels * (2 * (h + w) + 13) + b * groups + 9 * (channels // groups)
+@lru_cache(maxsize=1024)
+def make_plan(
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    last: bool,
+    groups: int,
+    unit: bool,
+    dtypes: tuple[torch.dtype | None, ...],
+    filters_last: bool,
+) -> Plan:
+    """The plan for a map of this shape and memory format; dtypes of the parameters, None for one that is missing."""
+    b, channels, h, w = shape
+    acc = sum_type(dtype)
+    double = acc == torch.float64
+    ACC = LANGUAGE[acc]
+    c = channels // groups
+    all_groups, total, length = b * groups, b * channels, h + w
+    mix, mix_bias, scale, shift, filters, filters_bias = (dtypes[0] if d is None else d for d in dtypes)
+    has_mix_bias, _, has_shift, _, has_filters_bias = (d is not None for d in dtypes[1:])
+    given = {d for d in dtypes if d is not None}
+    parameters_dtype = given.pop() if len(given) == 1 else acc
+    strides = (9 * c, 1, c) if filters_last else (9 * c, 9, 1)
+    order = (c, 9) if filters_last else (1, 0)  # of filters in memory
+
+    # Tiles of maps, lower ones where the neighbours of a pixel count. Few classes, as each is compiled.
+    power = power_of_two(c)
+    if last:
+        vec = 4 if channels % 4 == 0 else 1
+        shared = 4 if c % 4 == 0 else 2 if c == 2 and vec == 4 else 1
+        nc = max(64 if channels > 32 else 32, power)
+        bw = max(1, 128 // nc)
+        heights = (2, 1) if nc == MAX_GROUP_CHANNELS else (4, 2)
+        blocks, group_blocks, at_once = _parts(channels, nc), _parts(groups, nc // power), nc
+        narrowest = 2 * bw
+    else:
+        vec = nc = shared = 1
+        bw, heights = (32, (8, 4)) if w > 16 else (16, (16, 8)) if w > 8 else (8, (8, 8))
+        # Four warps, where programs with all channels of a group would take long, one after the other.
+        blocks, group_blocks, at_once = channels, groups, 4 if c > 16 else 1
+        power, narrowest = at_once, bw
+    warps = 1 if last else at_once
+    tile, low = (_tile(b * blocks, h, w, bh, bw, narrowest) for bh in heights)
+    group_tile, low_group_tile = (_tile(b * group_blocks * warps, h, w, bh, bw, narrowest) for bh in heights)
+    block = {'LAST': last, 'VEC': vec, 'BW': bw, 'ACC': ACC}
+    group_block = block | {'NC': at_once, 'CP': power, 'DENSE': last and power == c, 'UNIT': unit, 'num_warps': warps}
+    block |= {'NC': nc, 'num_warps': 1}
+    sizes = channels // vec, h, w
+    # A compiler that has all registers loads everything first, and few warps fit; these numbers are enough.
+    few_registers = {} if double else {'maxnreg': 128 if not last and w > 16 else 168}
+    more_registers = {} if double else {'maxnreg': 168 if last else few_registers['maxnreg']}
+
+    # Walks along rows or down, as long as they can be.
+    if last:
+        walk_block = {'NC': nc, 'T1': bw, 'T2': 1}
+    elif w <= 16:
+        walk_block = {'NC': 4, 'T1': 8, 'T2': 1} if w <= 8 else {'NC': 2, 'T1': 16, 'T2': 1}
+    else:
+        walk_block = {'NC': 1, 'T1': 32, 'T2': min((4, 2, 1), key=lambda n: _parts(w, 32 * n) * (8 * n + 2))}
+    walk_block['num_warps'] = 1
+    walk_blocks = _parts(channels, walk_block['NC'])
+    walk = _walk(b * walk_blocks, h, w, walk_block['T1'] * walk_block['T2'], last)
+
+    strips = strip_sums(shape, dtype, last)
+    many = ELEMENTS // c
+    strip_programs = _parts(all_groups * length, many)
+    # Of small maps there are many, of large ones there is much to add up for each channel.
+    small = h <= 16 and max(tile.count, group_tile.count) <= 32
+    on_strips = {'LAST': last, 'BLOCK': ELEMENTS, 'AT_ONCE': 2 if small else 4, 'ACC': ACC, 'num_warps': 4}
+    most = 32 if c <= 32 else MAX_GROUP_CHANNELS  # channels of a group
+    lanes, in_groups = (128, {'BP': 8}) if small else (16, {'BP': 64})
+    lanes = lanes if c <= lanes else MAX_GROUP_CHANNELS
+    in_groups |= {'LANES': lanes, 'ACC': ACC, 'num_warps': 4}
+    group_programs = _parts(all_groups, lanes // c)
+
+    by_group, by_strip, by_tile = 9 * c * c + 3 * c, c * c + c, 9 * c
+    cp = 4 if c <= 8 else 16
+    rows_at_once = max(1, PLACES // (max(1, cp // 4) * cp))
+    down = _parts(c, cp)
+    chunks, programs = [], 0
+    for blocks_, count, at_once, most_chunks in (
+        (down * (_parts(9 * c, cp) + 2), all_groups, rows_at_once, CHUNKS),
+        (down * down, all_groups * length, rows_at_once, STRIP_CHUNKS),
+        (9 * down, all_groups * walk.count, rows_at_once * cp, CHUNKS),
+    ):
+        chunk = _parts(_parts(count, most_chunks), at_once) * at_once
+        chunks.append((chunk, _parts(count, chunk)))
+        programs += chunks[-1][1] * blocks_
+    adding = {'BK': 64, 'BJ': 16, 'ACC': ACC}
+    counts = [count for _, count in chunks]
+    sums_size = sum(n * count for n, count in zip((by_group, by_strip, by_tile), counts, strict=True))
+
+    kept_sizes = _kept_sizes(b, channels, h, w, groups)
+    forward_sizes = [strips.row_size, strips.col_size, 2 * tile.count * total]
+    backward_sizes = [
+        all_groups * h * w,
+        group_tile.count * all_groups,
+        group_tile.count * total,
+        tile.across * total * h,
+        tile.down * total * w,
+        total * length,
+        total * length,
+        total,
+        total,
+        9 * total,
+        3 * total,
+        9 * walk.count * total,
+        sums_size,
+        11 * c,
+    ]
+    dtypes_ = dtype, acc, acc, acc, acc, acc, dtype, dtype
+    if last:
+        group_walk = _walk(b * group_blocks, h, w, bw, last)
+        output = Launch(
+            triton_forward.output_last, (b * group_blocks * group_walk.count,), dtypes_,
+            (*sizes, c, group_blocks, *group_walk.sizes),
+            UNIT=unit, VEC=vec, NC=nc, CP=power, DENSE=power == c, T1=bw, ACC=ACC, num_warps=1, **few_registers,
+        )  # fmt: skip
+    else:
+        output = Launch(
+            triton_forward.output, (b * group_blocks * low_group_tile.count,), dtypes_,
+            (*sizes, c, group_blocks, *low_group_tile.sizes), BH=low.rows, **group_block, **few_registers,
+        )  # fmt: skip
+    x, out, logits, kept, scratch, mix_, mix_bias_, scale_, shift_, filters_, filters_bias_ = range(11)
+    means, gate, mean, rstd, k, weight2, taps, constant, stencil = _pieces(kept, kept_sizes)
+    by_row, by_col, parts = _pieces(scratch, forward_sizes)
+    forward = [
+        (strips.launch, (x, by_row, by_col)),
+        (
+            Launch(
+                triton_forward.gates, (strip_programs + _parts(9 * channels, ELEMENTS),),
+                (acc, acc, mix, mix_bias, filters, shift, acc, acc, acc),
+                (b, channels, h, w, c, strips.steps, strips.rows, strip_programs, *strides),
+                HAS_MIX_BIAS=has_mix_bias, HAS_NORM_BIAS=has_shift, MOST=most, **on_strips,
+            ),
+            (by_row, by_col, mix_, mix_bias_, filters_, shift_, means, gate, stencil),
+        ),
+        (
+            Launch(
+                triton_forward.moments, (b * blocks * tile.count,), (dtype, acc, acc), (b, *sizes, blocks, *tile.sizes),
+                BH=tile.rows, **block,
+            ),
+            (x, gate, parts),
+        ),
+        (
+            Launch(
+                triton_forward.norm, (group_programs,),
+                (dtype, acc, acc, filters, filters_bias, scale, shift, acc, acc, acc, acc, acc, acc),
+                (b, channels, h, w, c, tile.rows, *tile.sizes, *order),
+                HAS_NORM_BIAS=has_shift, HAS_FILTERS_BIAS=has_filters_bias, LAST=last, **in_groups,
+            ),
+            (x, means, parts, filters_, filters_bias_, scale_, shift_, mean, rstd, k, weight2, taps, constant),
+        ),
+        (
+            output,
+            (x, gate, mean, k, constant, stencil, logits, out),
+        ),
+    ]  # fmt: skip
+    grad, x, dx, logits, kept, scratch, found, mix_, _, scale_, shift_, filters_, filters_bias_ = range(13)
+    means, gate, mean, rstd, k, weight2, taps, constant, stencil = _pieces(kept, kept_sizes)
+    (
+        dz, totals, centred, by_row, by_col, dlogits, dstrips, d0, slope, spread, numbers, tap_sums, sums, few
+    ) = _pieces(scratch, backward_sizes)  # fmt: skip
+    backward = [
+        (
+            Launch(
+                triton_backward.logit_grad, (b * group_blocks * group_tile.count,),
+                (dtype, dtype, dtype, acc, acc, acc, acc, acc),
+                (b, *sizes, c, group_blocks, *group_tile.sizes), BH=tile.rows, **group_block, **few_registers,
+            ),
+            (grad, x, logits, gate, mean, dz, totals, centred),
+        ),
+        (
+            Launch(
+                triton_backward.norm_grad, (group_programs,),
+                (acc, acc, acc, acc, filters, scale, shift, acc, acc, acc, acc),
+                (b, channels, h, w, c, group_tile.count, *order), HAS_NORM_BIAS=has_shift, **in_groups,
+            ),
+            (totals, centred, rstd, weight2, filters_, scale_, shift_, d0, slope, spread, numbers),
+        ),
+        (
+            Launch(
+                triton_backward.gate_sums, (b * blocks * tile.count,), (dtype, *[acc] * 7),
+                (b, *sizes, c, blocks, *tile.sizes), BH=tile.rows, **block,
+            ),
+            (x, dz, gate, mean, d0, slope, by_row, by_col),
+        ),
+        (
+            Launch(
+                triton_backward.strip_grad, (strip_programs,), (acc, acc, acc, acc, mix, acc, acc, acc),
+                (b, channels, h, w, c, tile.across, tile.down), **on_strips,
+            ),
+            (by_row, by_col, gate, k, mix_, spread, dlogits, dstrips),
+        ),
+        (
+            Launch(
+                triton_backward.input_grad, (b * walk_blocks * walk.count,),
+                (dtype, dtype, dtype, *[acc] * 9, dtype, acc),
+                (b, *sizes, c, walk_blocks, *walk.sizes), UNIT=unit, SHARED=shared, LAST=last, VEC=vec, ACC=ACC,
+                **walk_block, **more_registers,
+            ),
+            (grad, x, logits, dz, gate, mean, k, d0, slope, stencil, spread, dstrips, dx, tap_sums),
+        ),
+        (
+            Launch(
+                triton_parameters.parameter_sums, (programs,), (acc,) * 6,
+                (b, channels, length, c, walk.count, *[chunk for chunk, _ in chunks], *counts),
+                LAST=last, CP=cp, BK=rows_at_once, ACC=ACC, num_warps=4,
+            ),
+            (dlogits, means, taps, numbers, tap_sums, sums),
+        ),
+        (
+            Launch(
+                triton_parameters.parameter_grad, (1 + _parts(10 * c * c + 4 * c, adding['BJ']),),
+                (acc, filters, filters_bias, shift, acc, parameters_dtype),
+                (h, w, c, *counts, *strides),
+                HAS_NORM_BIAS=has_shift, HAS_FILTERS_BIAS=has_filters_bias, MOST=most,
+                num_warps=4, **adding,
+            ),
+            (sums, filters_, filters_bias_, shift_, few, found),
+        ),
+    ]  # fmt: skip
+    return Plan(
+        acc,
+        parameters_dtype,
+        all_groups * h * w,
+        _size(kept_sizes),
+        _size(forward_sizes),
+        _size(backward_sizes),
+        [c * c, c, c, c, 9 * c * c, c],
+        Launches(*forward),
+        Launches(*backward),
+        tuple(launch for launch, _ in forward + backward),
+    )
 
 
-def _width(w: int, choices: tuple[int, ...]) -> int:
-    """The width whose multiples waste least; a narrow block costs about as much as 8 more columns."""
-    return min(choices, key=lambda width: triton.cdiv(w, width) * (width + 8))
+class Tile(NamedTuple):
+    """Tiles of a map: rows of one, how many there are down and across, columns of one."""
+
+    rows: int
+    down: int
+    across: int
+    width: int
+
+    @property
+    def count(self) -> int:
+        return self.down * self.across
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.down, self.across, self.width
 
 
-def _clamp(value: int, low: int, high: int) -> int:
-    return max(low, min(value, high))
+def _tile(blocks: int, h: int, w: int, bh: int, bw: int, narrowest: int) -> Tile:
+    """Tiles as wide as they can be if ``blocks`` of channels are to give enough programs."""
+    down = _parts(h, bh)
+    across = min(_parts(PROGRAMS, blocks * down), _parts(w, narrowest))
+    width = _parts(_parts(w, across), bw) * bw
+    return Tile(bh, down, _parts(w, width), width)
 
 
-def _dense(tensor: Tensor | None) -> Tensor | None:
-    """A parameter, which may be missing."""
-    return None if tensor is None else dense(tensor)
+def _walk(blocks: int, h: int, w: int, wide: int, last: bool) -> Tile:
+    """Tiles for walks along rows (else down) that are ``wide``; here the last number is how long one is."""
+    size, other = (w, h) if last else (h, w)
+    tiles = _parts(other, wide)
+    length = _parts(size, min(_parts(PROGRAMS, blocks * tiles), _parts(size, SHORTEST)))
+    many = _parts(size, length)
+    return Tile(1, tiles, many, length) if last else Tile(1, many, tiles, length)
 
 
-def _filter_strides(filters: Tensor) -> tuple[int, int, int]:
-    """From one output channel, input channel and tap to the next; in both memory formats a row is three taps."""
-    return filters.stride(0), filters.stride(1), filters.stride(3)
+def _kept_sizes(b: int, channels: int, h: int, w: int, groups: int) -> list[int]:
+    """Of strip means, gates, four numbers a channel, T, a constant a group, and the stencil."""
+    total = b * channels
+    return [total * (h + w), total * (h + w), total, total, total, total, 9 * total, b * groups, 9 * channels]
 
 
-def _or(tensor: Tensor | None, instead: Tensor) -> Tensor:
-    """A pointer that is not read stands for a missing bias."""
-    return instead if tensor is None else tensor
+def _most_numbers(h: int, w: int) -> int:
+    """A bound of the numbers a channel in any buffer of strips or sums by tiles."""
+    return max((h // 2 + 1) * w + 10 * (h + 1), 9 * (h // 2 + 1) * (w // 4 + 1))
 
 
-def _split(packed: Tensor, flat: list[Tensor | None], filters: Tensor) -> list[Tensor | None]:
+def _pieces(place: int, sizes: list[int]) -> list[tuple[int, int]]:
+    """Of these sizes of one tensor, as ``Launches`` has them; each starts at an aligned place."""
+    return [(place, start) for start in _starts([_aligned(size) for size in sizes])[:-1]]
+
+
+def _size(sizes: list[int]) -> int:
+    """Of a tensor with such pieces."""
+    return sum(_aligned(size) for size in sizes)
+
+
+def _aligned(size: int) -> int:
+    return _parts(size, ALIGNED) * ALIGNED
+
+
+def power_of_two(size: int) -> int:
+    """The next one."""
+    return 1 << (size - 1).bit_length()
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [0, *itertools.accumulate(sizes)]
+
+
+def _parts(size: int, part: int) -> int:
+    return -(-size // part)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_contiguous() and not tensor.is_neg() else dense(tensor)
+
+
+def _split(packed: Tensor, flat: list[Tensor | None], filters: Tensor, sizes: list[int]) -> list[Tensor | None]:
     """Each parameter's part of the packed gradients, with its dtype; the filters also with their memory format."""
-    c = filters.shape[0]
-    sizes = (c * c, c, c, c, 9 * c * c, c)
-    grads: list[Tensor | None] = []
-    start = 0
-    for parameter, size in zip(flat, sizes, strict=True):
-        if parameter is None:
-            grads.append(None)
-        else:
-            strides = filters.stride() if size == 9 * c * c else (c, 1, 1, 1)[: parameter.ndim]
-            if parameter.ndim == 1:
-                strides = (1,)
-            grad = packed.as_strided(parameter.shape, strides, start)
-            grads.append(grad if grad.dtype == parameter.dtype else grad.to(parameter.dtype))
-        start += size
-    return grads
-
-
-_LANGUAGE = {torch.float32: tl.float32, torch.float64: tl.float64}
+    grads: list[Tensor | None] = list(packed.split_with_sizes(sizes))
+    grads[0] = grads[0].view(flat[0].shape)
+    grads[4] = grads[4].as_strided(filters.shape, filters.stride())
+    return [None if t is None else g if g.dtype == t.dtype else g.to(t.dtype) for g, t in zip(grads, flat, strict=True)]

@@ -1,606 +1,411 @@
-"""The kernels of EMA's backward pass; ``triton_common`` says what all have in common."""
+"""The kernels of EMA's backward pass for maps and strips; ``triton_common`` says what all have in common.
+
+With dy = k q, q = dz - d0 - e (y - mu), d0 the mean of dz and e = rstd^2 mean(dz (y - mu)): what is summed is centred.
+"""
 
 import triton
 import triton.language as tl
 
+from ..triton_math import divide, place, sigmoid_slope, strip_place
 from . import triton_common as common
 
 
-@triton.jit
-def _scratch(scratch, B, C, H, W, rows, BLOCK: tl.constexpr, BW: tl.constexpr, c: tl.constexpr):
-    """Parts of the buffer of the backward pass, in this order.
-
-    dz (B, groups, H, W); its sums by blocks of pixels; three sums over the rows, and over the columns, of each tile;
-    ten sums of each tile; what the strips add to the gradient (B, C, H + W); six numbers a channel; the sums of each
-    group for the parameters.
-    """
-    channels = B.to(tl.int64) * C
-    across = tl.cdiv(W, BW)
-    down = tl.cdiv(H, rows)
-    totals = scratch + channels // c * (H * W)
-    row_sums = totals + channels // c * tl.cdiv(H * W, BLOCK)
-    column_sums = row_sums + 3 * across * channels * H
-    sums = column_sums + 3 * down * channels * W
-    strips = sums + 10 * (across * down) * channels
-    numbers = strips + channels * (H + W)
-    parameters = numbers + 6 * channels
-    return totals, row_sums, column_sums, sums, strips, numbers, parameters
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
+@triton.jit(do_not_specialize=['B', 'CV', 'H', 'W', 'c', 'blocks', 'down', 'across', 'width'])
 def logit_grad(
-    grad,
-    x,
-    logits,
-    scratch,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    UNIT: tl.constexpr,
-    LAST: tl.constexpr,
-    TILE_BW: tl.constexpr,
-    BLOCK: tl.constexpr,
-    NG: tl.constexpr,
-    CP: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """dz, the gradient of the logits, and its sum over the pixels. Grid: blocks of pixels, of groups, images."""
+    grad, x, logits, gate, mean, dz, totals, centred, B, CV, H, W, c, blocks, down, across, width,
+    UNIT: tl.constexpr, LAST: tl.constexpr, VEC: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, NC: tl.constexpr,
+    CP: tl.constexpr, DENSE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """dz, the gradient of the logits; its sums by tiles (tiles, B, G), and those of dz (y - mu) (tiles, B, C)."""
+    C = CV * VEC
+    NG: tl.constexpr = NC // CP
+    b, block, row, col = common.program(blocks, down, across, LAST)
+    image = b.to(tl.int64) * (C * H * W)
+    x += image
+    grad += image
+    h = (row * BH + tl.arange(0, BH))[None, None, :]
+    mean += b * C
     groups = C // c
-    n = tl.program_id(2).to(tl.int64)
-    totals, row_sums, column_sums, sums, strips, numbers, parameters = _scratch(
-        scratch, B, C, H, W, rows, BLOCK, TILE_BW, c
-    )
-    size = H * W
-    p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    group = tl.program_id(1) * NG + tl.arange(0, NG)
-    inside = (p < size)[:, None] & (group < groups)[None, :]
-    product = tl.zeros([BLOCK, NG], ACC)
-    for c0 in range(0, c, CP):
-        within = (c0 + tl.arange(0, CP))[None, None, :]
-        channel = group[None, :, None] * c + within
+    group = (block * NG + tl.arange(0, NG))[:, None, None]
+    map_ = b.to(tl.int64) * (groups * H * W)
+    logits += map_
+    dz += map_
+    tile = row * across + col
+    end = tl.minimum(col * width + width, W)
+    total = tl.zeros([NG, BW], ACC)
+    product_sum = tl.zeros([NC, BW], ACC)
+    for w0 in range(col * width, end, BW):
+        w = (w0 + tl.arange(0, BW))[None, :, None]
+        product = tl.zeros([NC, BW, BH], ACC)
+        channel, valid = common.group_channels(block, 0, c, C, BW, NC, CP, DENSE, LAST)
+        inside = valid & (h < H) & (w < end)
+        value = product
+        for i in range(0, 1 if LAST else c, NC):
+            channel, valid = common.group_channels(block, i, c, C, BW, NC, CP, DENSE, LAST)
+            inside = valid & (h < H) & (w < end)
+            at = place(channel, h, w, C, H, W, LAST)
+            value = tl.load(x + at, mask=inside, other=0).to(ACC)
+            product += value * tl.load(grad + at, mask=inside, other=0).to(ACC)
+        slope = tl.sum(tl.reshape(product, [NG, CP, BW, BH]), 1)
+        here = (h < H) & (w < end) & (group < groups)
+        at = place(group, h, w, groups, H, W, LAST)
+        factor = common.map_gate(tl.load(logits + at, mask=here, other=0), UNIT, ACC)
+        slope *= sigmoid_slope(factor, UNIT)
+        tl.store(dz + at, slope, mask=here)
+        total += tl.sum(slope, 2)
         if LAST:
-            offsets = p[:, None, None] * C + channel
-        else:
-            offsets = channel * size + p[:, None, None]
-        offsets = n * (C * size) + offsets
-        mask = inside[:, :, None] & (within < c)
-        product += tl.sum(
-            tl.load(x + offsets, mask=mask, other=0).to(ACC) * tl.load(grad + offsets, mask=mask, other=0).to(ACC), 2
-        )
+            _, gate_h = common.load_gates(gate, b, channel, h, C, H, W, LAST)
+            product_sum += tl.sum(
+                tl.reshape(tl.broadcast_to(slope[:, None, :, :], [NG, CP, BW, BH]), [NC, BW, BH])
+                * _centred(value, gate, mean, gate_h, b, channel, w, inside, valid & (w < end), valid, C, H, W, LAST),
+                2,
+            )
+    group = block * NG + tl.arange(0, NG)
+    tl.store(totals + (tile * B + b) * groups + group, tl.sum(total, 1), mask=group < groups)
     if LAST:
-        offsets = p[:, None] * groups + group[None, :]
+        channel, valid = common.group_channels(block, 0, c, C, 1, NC, CP, DENSE, LAST)
+        to = centred + (tile * B + b) * C + channel
+        tl.store(to, tl.sum(product_sum, 1)[:, None, None], mask=valid)
     else:
-        offsets = group[None, :] * size + p[:, None]
-    offsets = n * (groups * size) + offsets
-    z = tl.load(logits + offsets, mask=inside, other=0).to(ACC)
-    dz = product * tl.sigmoid(z) * tl.sigmoid(-z)
-    if UNIT:
-        dz = 2 * dz
-    tl.store(scratch + offsets, dz, mask=inside)
-    blocks = tl.cdiv(size, BLOCK)
-    tl.store(totals + (n * groups + group) * blocks + tl.program_id(0), tl.sum(dz, 0), mask=group < groups)
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def tile_sums(
-    x,
-    kept,
-    scratch,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    CB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """All sums of dz times x that the gradients need, each tile for itself. Grid as in :func:`strip_sums`.
-
-    Over rows, with v = x a_w (over columns, with v = x a_h): of dz v, v and (y - mu) v. Over the tile: of dz times
-    each of the nine shifts of x, and of dz (y - mu).
-    """
-    across = tl.cdiv(W, BW)
-    tile_w = tl.program_id(0) % across
-    tile_h = tl.program_id(0) // across
-    n = tl.program_id(2).to(tl.int64)
-    channel = tl.program_id(1) * CB + tl.arange(0, CB)
-    w = tile_w * BW + tl.arange(0, BW)
-    stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
-    stride_g, stride_y, stride_x = common.strides(C // c, H, W, LAST)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
-    totals, row_sums, column_sums, sums, strips, pack, parameters = _scratch(scratch, B, C, H, W, rows, BLOCK, BW, c)
-    gate += n * C * length
-    valid = channel < C
-    inside = (w < W)[:, None] & valid[None, :]
-    pixel = x + n * (C * H * W) + (w[:, None] * stride_w + channel[None, :] * stride_c)
-    slope = scratch + n * (C // c * H * W) + (w[:, None] * stride_x + (channel // c)[None, :] * stride_g)
-    gate_w = tl.load(gate + common.strip(channel[None, :], H + w[:, None], length, C, LAST), mask=inside, other=0)
-    mean = tl.load(numbers + n * C + channel, mask=valid, other=0)[None, None, :]
-    has_left = (inside & (w >= 1)[:, None])[None, :, :]
-    has_right = (inside & (w + 1 < W)[:, None])[None, :, :]
-
-    row_step = across * (B.to(tl.int64) * (C * H))
-    row_sums += (tile_w * B + n) * (C * H)
-    column_dz = tl.zeros([BH, BW, CB], ACC)
-    column_v = tl.zeros([BH, BW, CB], ACC)
-    column_y = tl.zeros([BH, BW, CB], ACC)
-    centred = tl.zeros([BH, BW, CB], ACC)
-    f0 = tl.zeros([BH, BW, CB], ACC)
-    f1 = tl.zeros([BH, BW, CB], ACC)
-    f2 = tl.zeros([BH, BW, CB], ACC)
-    f3 = tl.zeros([BH, BW, CB], ACC)
-    f4 = tl.zeros([BH, BW, CB], ACC)
-    f5 = tl.zeros([BH, BW, CB], ACC)
-    f6 = tl.zeros([BH, BW, CB], ACC)
-    f7 = tl.zeros([BH, BW, CB], ACC)
-    f8 = tl.zeros([BH, BW, CB], ACC)
-    for h0 in range(tile_h * rows, tl.minimum(tile_h * rows + rows, H), BH):
-        h = h0 + tl.arange(0, BH)
-        here = (h < H)[:, None, None]
-        above = here & (h >= 1)[:, None, None]
-        below = (h + 1 < H)[:, None, None]
-        mask = inside[None, :, :] & here
-        at = pixel[None, :, :] + (h * stride_h)[:, None, None]
-        value = tl.load(at, mask=mask, other=0).to(ACC)
-        dz = tl.load(slope[None, :, :] + (h * stride_y)[:, None, None], mask=mask, other=0)
-        row_mask = (h < H)[:, None] & valid[None, :]
-        gate_h = tl.load(gate + common.strip(channel[None, :], h[:, None], length, C, LAST), mask=row_mask, other=0)
-        by_w = value * gate_w[None, :, :]
-        by_h = value * gate_h[:, None, :]
-        y = tl.where(mask, by_h * gate_w[None, :, :] - mean, 0)
-        offsets = common.strip(channel[None, :], h[:, None], H, C, LAST)
-        tl.store(row_sums + offsets, tl.sum(dz * by_w, 1), mask=row_mask)
-        tl.store(row_sums + row_step + offsets, tl.sum(by_w, 1), mask=row_mask)
-        tl.store(row_sums + 2 * row_step + offsets, tl.sum(y * by_w, 1), mask=row_mask)
-        column_dz += dz * by_h
-        column_v += by_h
-        column_y += y * by_h
-        centred += dz * y
-        f4 += dz * value
-        f3 += dz * tl.load(at - stride_w, mask=has_left & here, other=0).to(ACC)
-        f5 += dz * tl.load(at + stride_w, mask=has_right & here, other=0).to(ACC)
-        up = at - stride_h
-        f0 += dz * tl.load(up - stride_w, mask=has_left & above, other=0).to(ACC)
-        f1 += dz * tl.load(up, mask=inside[None, :, :] & above, other=0).to(ACC)
-        f2 += dz * tl.load(up + stride_w, mask=has_right & above, other=0).to(ACC)
-        low = at + stride_h
-        f6 += dz * tl.load(low - stride_w, mask=has_left & below, other=0).to(ACC)
-        f7 += dz * tl.load(low, mask=inside[None, :, :] & below, other=0).to(ACC)
-        f8 += dz * tl.load(low + stride_w, mask=has_right & below, other=0).to(ACC)
-
-    column_step = tl.cdiv(H, rows) * (B.to(tl.int64) * (C * W))
-    column_sums += (tile_h * B + n) * (C * W) + common.strip(channel[None, :], w[:, None], W, C, LAST)
-    tl.store(column_sums, tl.sum(column_dz, 0), mask=inside)
-    tl.store(column_sums + column_step, tl.sum(column_v, 0), mask=inside)
-    tl.store(column_sums + 2 * column_step, tl.sum(column_y, 0), mask=inside)
-    sums += (tl.program_id(0) * B + n) * (10 * C) + channel
-    tl.store(sums, tl.sum(tl.sum(f0, 1), 0), mask=valid)
-    tl.store(sums + C, tl.sum(tl.sum(f1, 1), 0), mask=valid)
-    tl.store(sums + 2 * C, tl.sum(tl.sum(f2, 1), 0), mask=valid)
-    tl.store(sums + 3 * C, tl.sum(tl.sum(f3, 1), 0), mask=valid)
-    tl.store(sums + 4 * C, tl.sum(tl.sum(f4, 1), 0), mask=valid)
-    tl.store(sums + 5 * C, tl.sum(tl.sum(f5, 1), 0), mask=valid)
-    tl.store(sums + 6 * C, tl.sum(tl.sum(f6, 1), 0), mask=valid)
-    tl.store(sums + 7 * C, tl.sum(tl.sum(f7, 1), 0), mask=valid)
-    tl.store(sums + 8 * C, tl.sum(tl.sum(f8, 1), 0), mask=valid)
-    tl.store(sums + 9 * C, tl.sum(tl.sum(centred, 1), 0), mask=valid)
+        # Channel by channel, so that each needs one sum.
+        tl.debug_barrier()  # dz is read by other threads
+        for i in range(0, c, NC):
+            channel, valid = common.group_channels(block, i, c, C, BW, NC, CP, DENSE, LAST)
+            _, gate_h = common.load_gates(gate, b, channel, h, C, H, W, LAST)
+            product_sum = tl.zeros([NC, BW], ACC)
+            for w0 in range(col * width, end, BW):
+                w = (w0 + tl.arange(0, BW))[None, :, None]
+                here = (h < H) & (w < end)
+                inside = here & valid
+                value = tl.load(x + place(channel, h, w, C, H, W, LAST), mask=inside, other=0).to(ACC)
+                slope = tl.load(dz + place(block, h, w, groups, H, W, LAST), mask=here, other=0)
+                y = _centred(value, gate, mean, gate_h, b, channel, w, inside, valid & (w < end), valid, C, H, W, LAST)
+                product_sum += tl.sum(slope * y, 2)
+            lane = i + tl.arange(0, NC)
+            to = centred + (tile * B + b) * C + block * c + lane
+            tl.store(to, tl.sum(product_sum, 1), mask=lane < c)
 
 
 @triton.jit
-def _gate_logit_grad(
-    row_sums,
-    column_sums,
-    gate,
-    number,
-    step,
-    centred,
-    d0,
-    first,
-    o,
-    position,
-    B,
-    C,
-    H,
-    W,
-    across,
-    down,
-    c: tl.constexpr,
-    LAST: tl.constexpr,
-    OB: tl.constexpr,
-    BL: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Gradient of the logits of the strip gates, for some channels and positions.
+def _centred(value, gate, mean, gate_h, b, channel, w, inside, in_row, valid, C, H, W, LAST: tl.constexpr):
+    """y - mu inside, some number outside."""
+    strips = gate + b * C * (H + W)
+    gate_w = tl.load(strips + strip_place(channel, H + w, C, H + W, LAST), mask=in_row, other=0)
+    return common.gated(value, gate_h, gate_w, inside) - tl.load(mean + channel, mask=valid, other=0)
 
-    With dy = k (dz - d0 - e (y - mu)): da_h = k (sum of dz v - d0 sum of v - e sum of (y - mu) v), and the same for w.
+
+@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'c', 'tiles', 'inner', 'jump'])
+def norm_grad(
+    totals, centred, rstd, weight2, filters, norm_weight, norm_bias, d0, slope, spread, numbers,
+    B, C, H, W, c, tiles, inner, jump,
+    HAS_NORM_BIAS: tl.constexpr, LANES: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """For as many groups as a program holds: d0, e, the gradient of T (9 a channel), and what parameters take from it.
+
+    The last are gradients of branch 2 pooled (B, C), and parts of those of gamma and of beta.
     """
-    length = H + W
-    channel = (first + o)[:, None]
-    inside = (o < c)[:, None] & (position < length)[None, :]
-    vertical = inside & (position < H)[None, :]
-    horizontal = inside & (position >= H)[None, :]
-    row_offsets = common.strip(channel, position[None, :], H, C, LAST)
-    column_offsets = common.strip(channel, position[None, :] - H, W, C, LAST)
-    row_tile = B.to(tl.int64) * (C * H)
-    column_tile = B.to(tl.int64) * (C * W)
-    row_step = across * row_tile
-    column_step = down * column_tile
-    nothing = tl.zeros([OB, BL], ACC)
-    dz = common.tile_sum(row_sums, row_tile, across, row_offsets, vertical, nothing)
-    dz = common.tile_sum(column_sums, column_tile, down, column_offsets, horizontal, dz)
-    v = common.tile_sum(row_sums + row_step, row_tile, across, row_offsets, vertical, nothing)
-    v = common.tile_sum(column_sums + column_step, column_tile, down, column_offsets, horizontal, v)
-    y = common.tile_sum(row_sums + 2 * row_step, row_tile, across, row_offsets, vertical, nothing)
-    y = common.tile_sum(column_sums + 2 * column_step, column_tile, down, column_offsets, horizontal, y)
-    rstd = tl.load(number + step + o, mask=o < c, other=0)
-    weight = tl.load(number + 2 * step + o, mask=o < c, other=0)
-    slope = rstd * rstd * centred / (H * W)
-    a = tl.load(gate + common.strip(channel, position[None, :], length, C, LAST), mask=inside, other=0)
-    return weight[:, None] * (dz - d0 * v - slope[:, None] * y) * a * (1 - a)
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def group_grad(
-    kept,
-    scratch,
-    mix,
-    norm_weight,
-    norm_bias,
-    filters,
-    filters_bias,
-    stride_o,
-    stride_i,
-    stride_tap,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    HAS_NORM_BIAS: tl.constexpr,
-    HAS_FILTERS_BIAS: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BW: tl.constexpr,
-    CP: tl.constexpr,
-    IB: tl.constexpr,
-    OB: tl.constexpr,
-    BL: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Everything of the backward pass that is not of full size. Grid: groups of all images, blocks of ``IB`` channels.
-
-    Writes what the strips and the pooled branch 2 add to the gradient of x, and what this group adds to those of the
-    parameters, as (conv1x1.weight, conv1x1.bias, norm.weight, conv3x3.bias, dm, dF (c, 9)) and norm.bias.
-    """
-    groups = C // c
-    n = (tl.program_id(0) // groups).to(tl.int64)
-    first = tl.program_id(0) % groups * c
-    length = H + W
-    size = H * W
-    across = tl.cdiv(W, BW)
-    down = tl.cdiv(H, rows)
-    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
-    totals, row_sums, column_sums, sums, strips, pack, parameters = _scratch(scratch, B, C, H, W, rows, BLOCK, BW, c)
-    means += n * C * length
-    gate += n * C * length
-    strips += n * C * length
-    number = numbers + n * C + first
-    pack += n * C + first
-    row_sums += n * (C * H)
-    column_sums += n * (C * W)
-    sums += n * (10 * C) + first
-    tile_step = B.to(tl.int64) * (10 * C)
-    tiles = across * down
-    leader = tl.program_id(1) == 0
-
-    # Sum of dz, and the softmax of pooled branch 2.
-    blocks = tl.cdiv(size, BLOCK)
-    added = tl.zeros([256], ACC)
-    for t0 in range(0, blocks, 256):
-        block = t0 + tl.arange(0, 256)
-        added += tl.load(totals + tl.program_id(0).to(tl.int64) * blocks + block, mask=block < blocks, other=0)
-    total = tl.sum(added, 0)
-    d0 = total / size
-    o = tl.arange(0, CP)
-    real = o < c
-    many = tl.zeros([16, CP], ACC)
-    for t0 in range(0, tiles, 16):
-        t = (t0 + tl.arange(0, 16))[:, None]
-        many += tl.load(sums + t * tile_step + (9 * C + o)[None, :], mask=(t < tiles) & real[None, :], other=0)
-    centred = tl.sum(many, 0)
-    rstd = tl.load(number + step + o, mask=real, other=0)
-    weight2 = tl.load(number + 3 * step + o, mask=real, other=0)
-    scale = tl.load(norm_weight + o, mask=real, other=0).to(ACC)
-    shift = common.optional(norm_bias, o, real, HAS_NORM_BIAS, ACC)
-    dweight2 = scale * rstd * centred + shift * total
-    dm = weight2 * (dweight2 - tl.sum(weight2 * dweight2, 0))
-    weight1 = common.softmax(shift, real)
-
-    # The 3x3 filters: under the softmax of beta (dF), and pooled (dm).
-    i = tl.program_id(1) * IB + tl.arange(0, IB)
-    tap = tl.arange(0, 16)
-    inside = (i < c)[:, None] & (tap < 9)[None, :]
-    many_taps = tl.zeros([16, IB, 16], ACC)
-    for t0 in range(0, tiles, 16):
-        t_ = (t0 + tl.arange(0, 16))[:, None, None]
-        nine_sums = sums + t_ * tile_step + (tap[None, :] * C + i[:, None])[None, :, :]
-        many_taps += tl.load(nine_sums, mask=(t_ < tiles) & inside[None, :, :], other=0)
-    dfilter = tl.sum(many_taps, 0)
-    weight = tl.load(
-        filters + o[:, None, None] * stride_o + i[None, :, None] * stride_i + tap[None, None, :] * stride_tap,
-        mask=real[:, None, None] & inside[None, :, :],
-        other=0,
-    ).to(ACC)
-    spread = tl.sum(dm[:, None, None] * weight, 0) / size
-    dweight1 = tl.sum(tl.sum(weight * dfilter[None, :, :], 2), 1)
-    if leader:
-        dweight1 += common.optional(filters_bias, o, real, HAS_FILTERS_BIAS, ACC) * total
-    dbeta = weight1 * (dweight1 - tl.sum(weight1 * dweight1, 0))
-    if leader:
-        dbeta += weight2 * total
-
-    row = parameters + tl.program_id(0).to(tl.int64) * (c * c + 13 * c)
-    tl.store(row + c * c + 4 * c + i[:, None] * 9 + tap[None, :], dfilter, mask=inside)
-    if leader:
-        tl.store(row + c * c + c + o, weight2 * rstd * centred, mask=real)
-        tl.store(row + c * c + 2 * c + o, weight1 * total + dm, mask=real)
-        tl.store(row + c * c + 3 * c + o, dm, mask=real)
-        tl.store(pack + o, tl.zeros([CP], ACC) + d0, mask=real)
-        k = tl.load(number + 2 * step + o, mask=real, other=0)
-        tl.store(pack + step + o, k * rstd * rstd * centred / size, mask=real)
-    shares = parameters + B.to(tl.int64) * groups * (c * c + 13 * c)
-    shares += (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * c
-    tl.store(shares + o, dbeta, mask=real)
-
-    # A tap sees no pixel of the row and the column that it moves out: T taken apart again.
-    up = (tap // 3 == 0)[None, :] & inside
-    low = (tap // 3 == 2)[None, :] & inside
-    left = (tap % 3 == 0)[None, :] & inside
-    right = (tap % 3 == 2)[None, :] & inside
-    everywhere = tl.sum(spread, 1)
-    last_row = tl.sum(tl.where(up, spread, 0), 1)
-    first_row = tl.sum(tl.where(low, spread, 0), 1)
-    last_column = tl.sum(tl.where(left, spread, 0), 1)
-    first_column = tl.sum(tl.where(right, spread, 0), 1)
-    tl.store(pack + 2 * step + i, tl.sum(tl.where(low & right, spread, 0), 1), mask=i < c)
-    tl.store(pack + 3 * step + i, tl.sum(tl.where(low & left, spread, 0), 1), mask=i < c)
-    tl.store(pack + 4 * step + i, tl.sum(tl.where(up & right, spread, 0), 1), mask=i < c)
-    tl.store(pack + 5 * step + i, tl.sum(tl.where(up & left, spread, 0), 1), mask=i < c)
-
-    # The strips: gates, 1x1 convolution, means.
-    channel = (first + i)[:, None]
-    dmix = tl.zeros([OB, IB], ACC)
-    dmix_bias = tl.zeros([OB, BL], ACC)
-    for l0 in range(0, length, BL):
-        position = l0 + tl.arange(0, BL)
-        on_strip = (i < c)[:, None] & (position < length)[None, :]
-        offsets = common.strip(channel, position[None, :], length, C, LAST)
-        dmean = tl.zeros([IB, BL], ACC)
-        for o0 in range(0, c, OB):
-            some = o0 + tl.arange(0, OB)
-            if OB == CP:
-                some_centred = centred
-            else:
-                some_centred = common.tile_sum(sums + 9 * C, tile_step, tiles, some, some < c, tl.zeros([OB], ACC))
-            dlogit = _gate_logit_grad(
-                row_sums, column_sums, gate, number, step, some_centred, d0, first, some, position,
-                B, C, H, W, across, down, c, LAST, OB, BL, ACC,
-            )  # fmt: skip
-            mixed = tl.load(mix + some[:, None] * c + i[None, :], mask=(some < c)[:, None] & (i < c)[None, :], other=0)
-            dmean += tl.sum(mixed.to(ACC)[:, :, None] * dlogit[:, None, :], 0)
-            if OB == CP:
-                mean = tl.load(means + offsets, mask=on_strip, other=0)
-                dmix += tl.sum(dlogit[:, None, :] * mean[None, :, :], 2)
-                dmix_bias += dlogit
-        vertical = (position == 0)[None, :] * first_row[:, None] + (position == H - 1)[None, :] * last_row[:, None]
-        horizontal = (position == H)[None, :] * first_column[:, None]
-        horizontal += (position == length - 1)[None, :] * last_column[:, None]
-        dmean = dmean / tl.where(position < H, W, H)[None, :]
-        dmean += tl.where((position < H)[None, :], everywhere[:, None] - vertical, -horizontal)
-        tl.store(strips + offsets, dmean, mask=on_strip)
-    if OB == CP:
-        tl.store(row + o[:, None] * c + i[None, :], dmix, mask=real[:, None] & (i < c)[None, :])
-        if leader:
-            tl.store(row + c * c + o, tl.sum(dmix_bias, 1), mask=real)
-    else:
-        # Many channels: once more, this time with the positions inside.
-        for o0 in range(0, c, OB):
-            some = o0 + tl.arange(0, OB)
-            some_centred = common.tile_sum(sums + 9 * C, tile_step, tiles, some, some < c, tl.zeros([OB], ACC))
-            dmix = tl.zeros([OB, IB], ACC)
-            dmix_bias = tl.zeros([OB, BL], ACC)
-            for l0 in range(0, length, BL):
-                position = l0 + tl.arange(0, BL)
-                dlogit = _gate_logit_grad(
-                    row_sums, column_sums, gate, number, step, some_centred, d0, first, some, position,
-                    B, C, H, W, across, down, c, LAST, OB, BL, ACC,
-                )  # fmt: skip
-                mean = tl.load(
-                    means + common.strip(channel, position[None, :], length, C, LAST),
-                    mask=(i < c)[:, None] & (position < length)[None, :],
-                    other=0,
-                )
-                dmix += tl.sum(dlogit[:, None, :] * mean[None, :, :], 2)
-                dmix_bias += dlogit
-            tl.store(row + some[:, None] * c + i[None, :], dmix, mask=(some < c)[:, None] & (i < c)[None, :])
-            if leader:
-                tl.store(row + c * c + some, tl.sum(dmix_bias, 1), mask=some < c)
-
-
-@triton.jit
-def _parameter_grad(
-    block,
-    out,
-    kept,
-    parameters,
-    norm_bias,
-    stride_o,
-    stride_i,
-    stride_tap,
-    B,
-    C,
-    H,
-    W,
-    c: tl.constexpr,
-    HAS_NORM_BIAS: tl.constexpr,
-    SHARES: tl.constexpr,
-    CP: tl.constexpr,
-    RB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Some of the parameters' gradients: the sums of all groups of all images.
-
-    The order is that of ``arguments.flatten``. The gradient of the 3x3 filters is w1 dF + dm T / (H W) of each group.
-    """
-    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
+    lane, inside = common.whole_groups(B * C, c, LANES)
+    i = lane % c
+    n = lane // c
     count = B * (C // c)
-    row_step = c * c + 13 * c
-    j = block * RB + tl.arange(0, RB)
-    filters_start = c * c + 3 * c
-    filters_end = filters_start + 9 * c * c
-    plain = (j < c * c + 2 * c) | ((j >= filters_end) & (j < filters_end + c))
-    source = tl.where(j >= filters_end, j - filters_end + c * c + 2 * c, j)
-    is_beta = (j >= c * c + 2 * c) & (j < filters_start)
-    in_filters = (j >= filters_start) & (j < filters_end)
-    k = tl.where(in_filters, j - filters_start, 0)
-    o = k // (9 * c)
-    i = k // 9 % c
-    tap = k % 9
-    shares = parameters + B.to(tl.int64) * (C // c) * row_step
-    every = tl.arange(0, CP)
-    weight1 = common.softmax(common.optional(norm_bias, every, every < c, HAS_NORM_BIAS, ACC), every < c)
-    # One of the softmax's numbers for each filter.
-    weight1 = tl.sum(tl.where(every[None, :] == o[:, None], weight1[None, :], 0), 1)
-    some_beta = (block * RB < filters_start) & (block * RB + RB > c * c + 2 * c)
-    shares_here = tl.where(some_beta, SHARES, 0)
-    total = tl.zeros([16, RB], ACC)
-    spread = tl.zeros([16, RB], ACC)
-    for t0 in range(0, count, 16):
-        t = (t0 + tl.arange(0, 16))[:, None]
-        valid = t < count
-        row = parameters + t.to(tl.int64) * row_step
-        total += tl.load(row + source[None, :], mask=valid & plain[None, :], other=0)
-        for s in range(shares_here):
-            at = shares + (t.to(tl.int64) * SHARES + s) * c + (j - c * c - 2 * c)[None, :]
-            total += tl.load(at, mask=valid & is_beta[None, :], other=0)
-        mask = valid & in_filters[None, :]
-        total += weight1[None, :] * tl.load(row + c * c + 4 * c + (i * 9 + tap)[None, :], mask=mask, other=0)
-        dm = tl.load(row + c * c + 3 * c + o[None, :], mask=mask, other=0)
-        spread += dm * tl.load(taps + t.to(tl.int64) * (9 * c) + (i * 9 + tap)[None, :], mask=mask, other=0)
-    result = tl.sum(total, 0) + tl.sum(spread, 0) / (H * W)
-    target = tl.where(in_filters, filters_start + o * stride_o + i * stride_i + tap * stride_tap, j)
-    tl.store(out + target, result, mask=j < filters_end + c)
+    size = (H * W).to(ACC)
+    added = tl.zeros([LANES, BP], ACC)
+    many = tl.zeros([LANES, BP], ACC)
+    for t0 in range(0, tiles, BP):
+        t = (t0 + tl.arange(0, BP))[None, :]
+        mask = inside[:, None] & (t < tiles)
+        added += tl.load(totals + t * count + n[:, None], mask=mask, other=0)
+        many += tl.load(centred + t * (B * C) + lane[:, None], mask=mask, other=0)
+    total = tl.sum(added, 1)
+    deviation = tl.load(rstd + lane, mask=inside, other=0)
+    product = tl.sum(many, 1) * deviation
+    w2 = tl.load(weight2 + lane, mask=inside, other=0)
+    gamma = tl.load(norm_weight + i, mask=inside, other=0).to(ACC)
+    dw2 = gamma * product + common.optional(norm_bias, i, inside, HAS_NORM_BIAS, ACC) * total
+    tl.store(numbers + lane, w2 * dw2, mask=inside)
+    tl.store(numbers + B * C + lane, w2 * product, mask=inside)
+    tl.store(numbers + 2 * B * C + lane, w2 * total, mask=inside)
+    tl.store(d0 + lane, divide(total, size), mask=inside)
+    tl.store(slope + lane, divide(deviation * product, size), mask=inside)
+    tl.debug_barrier()  # products are read by other threads
+    mean = tl.zeros([LANES], ACC)
+    for k0 in range(0, c, 4):
+        for j in tl.static_range(4):
+            mean += tl.load(numbers + lane - i + k0 + j, mask=inside & (k0 + j < c), other=0)
+    tl.debug_barrier()  # all have read them
+    tl.store(numbers + lane, w2 * (dw2 - mean), mask=inside)
+    tl.debug_barrier()  # so is the gradient of branch 2 pooled
+
+    # Filters in the order of memory, as in ``norm``.
+    BLOCK: tl.constexpr = 512
+    groups = LANES // c
+    for q0 in range(0, groups * 9 * c, BLOCK):
+        q = q0 + tl.arange(0, BLOCK)
+        m = q % (9 * c)
+        first = tl.program_id(0) * groups * c + q // (9 * c) * c
+        loaded = (q < groups * 9 * c) & (first < B * C)
+        dtap = tl.zeros([BLOCK], ACC)
+        for k0 in range(0, c, 4):
+            for j in tl.static_range(4):
+                mask = loaded & (k0 + j < c)
+                weight = tl.load(filters + (k0 + j) * (9 * c) + m, mask=mask, other=0).to(ACC)
+                dtap += weight * tl.load(numbers + first + k0 + j, mask=mask, other=0)
+        tl.store(spread + first * 9 + m // inner + m % inner * jump, divide(dtap, size), mask=loaded)
 
 
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def input_grad(
-    grad,
-    x,
-    logits,
-    kept,
-    scratch,
-    dx,
-    dparameters,
-    norm_bias,
-    stride_o,
-    stride_i,
-    stride_tap,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    HAS_NORM_BIAS: tl.constexpr,
-    UNIT: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE_BW: tl.constexpr,
-    SHARES: tl.constexpr,
-    CP: tl.constexpr,
-    RB: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    CB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """The gradient of x, and in the first programs those of the parameters.
-
-    Grid: the blocks of ``RB`` parameters, and then chunks times blocks of channels times images.
-    """
+@triton.jit(do_not_specialize=['B', 'CV', 'H', 'W', 'c', 'blocks', 'down', 'across', 'width'])
+def gate_sums(
+    x, dz, gate, mean, d0, slope, by_row, by_col, B, CV, H, W, c, blocks, down, across, width,
+    LAST: tl.constexpr, VEC: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, NC: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the gates, but for k: sums of q x a_w along rows, in parts as those of x, and of q x a_h."""
+    C = CV * VEC
+    b, block, row, col = common.program(blocks, down, across, LAST)
+    lane = block * NC + tl.arange(0, NC)
+    channel = common.spread_channels(lane, BW)
+    h = (row * BH + tl.arange(0, BH))[None, None, :]
+    image = x + b.to(tl.int64) * (C * H * W)
+    gate, gate_h = common.load_gates(gate, b, channel, h, C, H, W, LAST)
     groups = C // c
-    totals, row_sums, column_sums, sums, strips, pack, parameters = _scratch(
-        scratch, B, C, H, W, rows, BLOCK, TILE_BW, c
+    dz += b.to(tl.int64) * (groups * H * W)
+    mu = tl.load(mean + b * C + channel, mask=channel < C, other=0)
+    d0_ = tl.load(d0 + b * C + channel, mask=channel < C, other=0)
+    e = tl.load(slope + b * C + channel, mask=channel < C, other=0)
+    along = tl.zeros([NC, BW, BH], ACC)
+    end = tl.minimum(col * width + width, W)
+    for w0 in range(col * width, end, BW):
+        w = (w0 + tl.arange(0, BW))[None, :, None]
+        in_row = (w < end) & (channel < C)
+        inside = in_row & (h < H)
+        value = tl.load(image + place(channel, h, w, C, H, W, LAST), mask=inside, other=0).to(ACC)
+        dz_ = tl.load(dz + place(channel // c, h, w, groups, H, W, LAST), mask=inside, other=0)
+        gate_w = tl.load(gate + strip_place(channel, H + w, C, H + W, LAST), mask=in_row, other=0)
+        q = (dz_ - d0_ - e * (common.gated(value, gate_h, gate_w, inside) - mu)) * value
+        along += q * gate_w
+        to = (row * B + b) * (C * W) + strip_place(channel, w, C, W, LAST)
+        tl.store(by_col + to, tl.sum(q * gate_h, 2)[:, :, None], mask=in_row)
+    lane = lane[:, None]
+    h = row * BH + tl.arange(0, BH)[None, :]
+    to = (col * B + b) * (C * H) + strip_place(lane, h, C, H, LAST)
+    tl.store(by_row + to, tl.sum(along, 1), mask=(h < H) & (lane < C))
+
+
+@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'c', 'steps', 'rows'])
+def strip_grad(
+    by_row, by_col, gate, scale, mix, spread, dlogits, dstrips, B, C, H, W, c, steps, rows,
+    LAST: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the logits of the strip gates, and what is added to the gradient of x along each strip."""
+    L = H + W
+    b, g, i, p, exists, at = common.strip_element(c, C // c, L, LAST, BLOCK)
+    inside = exists & (b < B)
+    channel = b * C + g * c + i
+    total = common.strip_total(
+        by_row, by_col, b, g * c + i, p, inside, B, C, H, W, steps, rows, LAST, AT_ONCE, tl.zeros([BLOCK], ACC)
     )
-    parameter_blocks: tl.constexpr = (10 * c * c + 4 * c + RB - 1) // RB
-    if tl.program_id(0) < parameter_blocks:
-        _parameter_grad(
-            tl.program_id(0), dparameters, kept, parameters, norm_bias, stride_o, stride_i, stride_tap,
-            B, C, H, W, c, HAS_NORM_BIAS, SHARES, CP, RB, ACC,
-        )  # fmt: skip
+    a = tl.load(gate + at, mask=inside, other=0)
+    dlogit = total * tl.load(scale + channel, mask=inside, other=0) * sigmoid_slope(a, False)
+    tl.store(dlogits + at, dlogit, mask=inside)
+    tl.debug_barrier()  # those of a group are read by other threads
+    step = 1 if LAST else L
+    first = dlogits + at - i * step
+    dmean = tl.zeros([BLOCK], ACC)
+    for k0 in range(0, c, 4):
+        for j in tl.static_range(4):
+            loaded = inside & (k0 + j < c)
+            weight = tl.load(mix + (k0 + j) * c + i, mask=loaded, other=0).to(ACC)
+            dmean += weight * tl.load(first + (k0 + j) * step, mask=loaded, other=0)
+    added = divide(dmean, tl.where(p < H, W, H).to(ACC))
+    # T taken apart again: all of its gradient everywhere, less that of the taps that do not see the strip.
+    for tap in tl.static_range(9):
+        dtap = tl.load(spread + channel * 9 + tap, mask=inside, other=0)
+        added += tl.where(p < H, dtap, 0)
+        if tap // 3 == 0:
+            added -= tl.where(p == H - 1, dtap, 0)
+        if tap // 3 == 2:
+            added -= tl.where(p == 0, dtap, 0)
+        if tap % 3 == 0:
+            added -= tl.where(p == L - 1, dtap, 0)
+        if tap % 3 == 2:
+            added -= tl.where(p == H, dtap, 0)
+    tl.store(dstrips + at, added, mask=inside)
+
+
+@triton.jit
+def _for_channels(first, second, NC: tl.constexpr, SHARED: tl.constexpr):
+    """Numbers of groups for all their channels: of the groups of each vector's first and second half."""
+    V: tl.constexpr = first.shape[0]
+    T1: tl.constexpr = first.shape[1]
+    T2: tl.constexpr = first.shape[2]
+    if SHARED == 1:
+        return first
+    elif SHARED == 4:
+        return tl.reshape(tl.broadcast_to(first[:, None, :, :], [V, 4, T1, T2]), [NC, T1, T2])
     else:
-        means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
-        program = tl.program_id(0) - parameter_blocks
-        across = tl.cdiv(W, BW)
-        chunks = across * tl.cdiv(H, BH)
-        chunk = program % chunks
-        program = program // chunks
-        channel_blocks = tl.cdiv(C, CB)
-        n = (program // channel_blocks).to(tl.int64)
-        channel = (program % channel_blocks * CB + tl.arange(0, CB))[None, None, :]
-        h = (chunk // across * BH + tl.arange(0, BH))[:, None, None]
-        w = (chunk % across * BW + tl.arange(0, BW))[None, :, None]
-        stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
-        stride_g, stride_y, stride_x = common.strides(groups, H, W, LAST)
-        length = H + W
-        valid = channel < C
-        inside = (h < H) & (w < W) & valid
-        image = n * (C * H * W)
-        offsets = image + (h * stride_h + w * stride_w + channel * stride_c)
-        value = tl.load(x + offsets, mask=inside, other=0).to(ACC)
-        incoming = tl.load(grad + offsets, mask=inside, other=0).to(ACC)
-        at = n * (groups * H * W) + (h * stride_y + w * stride_x + channel // c * stride_g)
-        z = tl.load(logits + at, mask=inside, other=0).to(ACC)
-        factor = tl.sigmoid(z)
-        if UNIT:
-            factor = 2 * factor
-        strip_h = n * C * length + common.strip(channel, h, length, C, LAST)
-        strip_w = n * C * length + common.strip(channel, H + w, length, C, LAST)
-        gate_h = tl.load(gate + strip_h, mask=(h < H) & valid, other=0)
-        gate_w = tl.load(gate + strip_w, mask=(w < W) & valid, other=0)
-        number = n * C + channel
-        mean = tl.load(numbers + number, mask=valid, other=0)
-        weight = tl.load(numbers + 2 * step + number, mask=valid, other=0)
-        d0 = tl.load(pack + number, mask=valid, other=0)
-        slope = tl.load(pack + step + number, mask=valid, other=0)
-        dz = tl.load(scratch + at, mask=inside, other=0)
-        both = gate_h * gate_w
-        result = incoming * factor + both * (weight * (dz - d0) - slope * (value * both - mean))
-        result += tl.load(strips + strip_h, mask=(h < H) & valid, other=0)
-        result += tl.load(strips + strip_w, mask=(w < W) & valid, other=0)
-        corner_00 = tl.load(pack + 2 * step + number, mask=valid, other=0)
-        corner_0w = tl.load(pack + 3 * step + number, mask=valid, other=0)
-        corner_h0 = tl.load(pack + 4 * step + number, mask=valid, other=0)
-        corner_hw = tl.load(pack + 5 * step + number, mask=valid, other=0)
-        result += tl.where(h == 0, tl.where(w == 0, corner_00, 0) + tl.where(w == W - 1, corner_0w, 0), 0)
-        result += tl.where(h == H - 1, tl.where(w == 0, corner_h0, 0) + tl.where(w == W - 1, corner_hw, 0), 0)
-        for tap in tl.static_range(9):
-            dy = 1 - tap // 3
-            dx_ = 1 - tap % 3
-            if tap != 4:
-                shown = (h + dy >= 0) & (h + dy < H) & (w + dx_ >= 0) & (w + dx_ < W) & valid
-                shifted = tl.load(scratch + at + (dy * stride_y + dx_ * stride_x), mask=shown, other=0)
-            else:
-                shifted = dz
-            result += tl.load(stencil + channel % c * 9 + tap, mask=valid, other=0) * shifted
-        tl.store(dx + offsets, result, mask=inside)
+        both = tl.permute(tl.join(first, second), [0, 3, 1, 2])
+        return tl.reshape(tl.broadcast_to(both[:, :, None, :, :], [V, 2, 2, T1, T2]), [NC, T1, T2])
+
+
+@triton.jit
+def _of_groups(
+    map_, first, second, s, t, mask, groups, H, W, LAST: tl.constexpr, NC: tl.constexpr, SHARED: tl.constexpr
+):  # fmt: skip
+    """Numbers of a map with one a group, for channels; 0 outside of the map."""
+    S = W if LAST else H
+    T = H if LAST else W
+    mask = mask & (t.to(tl.uint32) < T.to(tl.uint32)) & (s.to(tl.uint32) < S.to(tl.uint32))
+    found = tl.load(map_ + common.walk_place(first, s, t, groups, H, W, LAST), mask=mask, other=0)
+    other = found
+    if SHARED == 2:
+        other = tl.load(map_ + common.walk_place(second, s, t, groups, H, W, LAST), mask=mask, other=0)
+    return _for_channels(found, other, NC, SHARED)
+
+
+@triton.jit
+def _weight(stencil, channel, C, DS: tl.constexpr, DT: tl.constexpr, LAST: tl.constexpr):
+    """That of the tap of a neighbour's window which sees this pixel."""
+    TAP: tl.constexpr = 4 - (3 * DT + DS if LAST else 3 * DS + DT)
+    return tl.load(stencil + TAP * C + channel, mask=channel < C, other=0)
+
+
+@triton.jit
+def _tap(shifted, value, result, added, weight):
+    """Adds what dz of a neighbour takes back to dx, and to the sums of x times the shifted dz."""
+    result += weight * shifted
+    added += tl.sum(value * shifted, 2)
+    return result, added
+
+
+@triton.jit
+def _store_tap(added, to, step, lane, C, DS: tl.constexpr, DT: tl.constexpr, LAST: tl.constexpr):
+    TAP: tl.constexpr = 4 - (3 * DT + DS if LAST else 3 * DS + DT)
+    tl.store(to + TAP * step, tl.sum(added, 1), mask=lane < C)
+
+
+@triton.jit(do_not_specialize=['B', 'CV', 'H', 'W', 'c', 'blocks', 'down', 'across', 'length'])
+def input_grad(
+    grad, x, logits, dz, gate, mean, scale, d0, slope, stencil, spread, dstrips, out, tap_sums,
+    B, CV, H, W, c, blocks, down, across, length,
+    UNIT: tl.constexpr, LAST: tl.constexpr, VEC: tl.constexpr, NC: tl.constexpr, T1: tl.constexpr, T2: tl.constexpr,
+    SHARED: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """The gradient of x, and sums of x times each of the nine shifts of dz, by tiles (9, tiles, B, C).
+
+    A program walks s (along a row if channels-last, else down) with T1 * T2 pixels t across: of the nine neighbours,
+    it reads three in each step and has the others. ``SHARED`` says how many channels of a vector of four surely are of
+    one group, so that dz is read once for them.
+    """
+    C = CV * VEC
+    SHARED_VEC: tl.constexpr = 1 if SHARED == 1 else 4
+    b, block, row, col = common.program(blocks, down, across, LAST)
+    lane = block * NC + tl.arange(0, NC)
+    channel = common.spread_channels(lane, T1)
+    valid = channel < C
+    S = W if LAST else H
+    T = H if LAST else W
+    t = (row if LAST else col) * (T1 * T2) + tl.arange(0, T1)[None, :, None] + T1 * tl.arange(0, T2)[None, None, :]
+    start = (col if LAST else row) * length
+    end = tl.minimum(start + length, S)
+    inside = valid & (t < T)
+    image = b.to(tl.int64) * (C * H * W)
+    groups = C // c
+    map_ = b.to(tl.int64) * (groups * H * W)
+    dz += map_
+    logits += map_
+    grad += image
+    x += image
+    out += image
+    # Strips: those across, and where those along the walk start.
+    gate += b * C * (H + W)
+    dstrips += b * C * (H + W)
+    at_cross = strip_place(channel, t if LAST else H + t, C, H + W, LAST)
+    gate_t = tl.load(gate + at_cross, mask=inside, other=0)
+    dstrip_t = tl.load(dstrips + at_cross, mask=inside, other=0)
+    vector = block * (NC // SHARED_VEC) + tl.arange(0, NC // SHARED_VEC)
+    first = common.spread_channels(vector * SHARED_VEC // c, T1)
+    second = common.spread_channels((vector * SHARED_VEC + SHARED_VEC // 2) // c, T1)
+    known = common.spread_channels(vector * SHARED_VEC, T1) < C
+    number = b * C + channel
+    mu = tl.load(mean + number, mask=valid, other=0)
+    k = tl.load(scale + number, mask=valid, other=0)
+    d0_ = tl.load(d0 + number, mask=valid, other=0)
+    e = tl.load(slope + number, mask=valid, other=0)
+    f0 = tl.zeros([NC, T1], ACC)
+    f1, f2, f3, f4, f5, f6, f7, f8 = f0, f0, f0, f0, f0, f0, f0, f0
+    weight0 = _weight(stencil, channel, C, -1, -1, LAST)
+    weight1 = _weight(stencil, channel, C, -1, 0, LAST)
+    weight2 = _weight(stencil, channel, C, -1, 1, LAST)
+    weight3 = _weight(stencil, channel, C, 0, -1, LAST)
+    weight4 = _weight(stencil, channel, C, 0, 0, LAST)
+    weight5 = _weight(stencil, channel, C, 0, 1, LAST)
+    weight6 = _weight(stencil, channel, C, 1, -1, LAST)
+    weight7 = _weight(stencil, channel, C, 1, 0, LAST)
+    weight8 = _weight(stencil, channel, C, 1, 1, LAST)
+    # dz behind, here and ahead, each of three pixels across.
+    s = start + tl.zeros([1, 1, 1], tl.int32)
+    behind0 = _of_groups(dz, first, second, s - 1, t - 1, known, groups, H, W, LAST, NC, SHARED)
+    behind1 = _of_groups(dz, first, second, s - 1, t, known, groups, H, W, LAST, NC, SHARED)
+    behind2 = _of_groups(dz, first, second, s - 1, t + 1, known, groups, H, W, LAST, NC, SHARED)
+    here0 = _of_groups(dz, first, second, s, t - 1, known, groups, H, W, LAST, NC, SHARED)
+    here1 = _of_groups(dz, first, second, s, t, known, groups, H, W, LAST, NC, SHARED)
+    here2 = _of_groups(dz, first, second, s, t + 1, known, groups, H, W, LAST, NC, SHARED)
+    pixel = common.walk_place(channel, s, t, C, H, W, LAST)
+    step = C if LAST else W
+    # Maps are read one step ahead.
+    next_value = tl.load(x + pixel, mask=inside, other=0)
+    next_grad = tl.load(grad + pixel, mask=inside, other=0)
+    for i in range(start, end):
+        value = next_value.to(ACC)
+        grad_ = next_grad.to(ACC)
+        ahead = inside & (i + 1 < end)
+        next_value = tl.load(x + pixel + step, mask=ahead, other=0)
+        next_grad = tl.load(grad + pixel + step, mask=ahead, other=0)
+        s = i + tl.zeros([1, 1, 1], tl.int32)
+        ahead0 = _of_groups(dz, first, second, s + 1, t - 1, known, groups, H, W, LAST, NC, SHARED)
+        ahead1 = _of_groups(dz, first, second, s + 1, t, known, groups, H, W, LAST, NC, SHARED)
+        ahead2 = _of_groups(dz, first, second, s + 1, t + 1, known, groups, H, W, LAST, NC, SHARED)
+        at_along = strip_place(channel, H + i if LAST else i, C, H + W, LAST)
+        gate_s = tl.load(gate + at_along, mask=valid, other=0)
+        y = common.gated(value, gate_t, gate_s, inside)
+        result = gate_t * gate_s * (k * (here1 - d0_ - e * (y - mu)))
+        result += dstrip_t + tl.load(dstrips + at_along, mask=valid, other=0)
+        here = known & (t < T)
+        at = common.walk_place(first, s, t, groups, H, W, LAST)
+        factor = common.map_gate(tl.load(logits + at, mask=here, other=0), UNIT, ACC)
+        factor_second = factor
+        if SHARED == 2:
+            at = common.walk_place(second, s, t, groups, H, W, LAST)
+            factor_second = common.map_gate(tl.load(logits + at, mask=here, other=0), UNIT, ACC)
+        result += _for_channels(factor, factor_second, NC, SHARED) * grad_
+        result, f0 = _tap(behind0, value, result, f0, weight0)
+        result, f1 = _tap(behind1, value, result, f1, weight1)
+        result, f2 = _tap(behind2, value, result, f2, weight2)
+        result, f3 = _tap(here0, value, result, f3, weight3)
+        result, f4 = _tap(here1, value, result, f4, weight4)
+        result, f5 = _tap(here2, value, result, f5, weight5)
+        result, f6 = _tap(ahead0, value, result, f6, weight6)
+        result, f7 = _tap(ahead1, value, result, f7, weight7)
+        result, f8 = _tap(ahead2, value, result, f8, weight8)
+        # The corners, of which row and column took off the same tap.
+        if i == 0:
+            result += tl.where(t == 0, tl.load(spread + number * 9 + 8, mask=valid, other=0), 0)
+            result += tl.where(t == T - 1, tl.load(spread + number * 9 + (2 if LAST else 6), mask=valid, other=0), 0)
+        if i == S - 1:
+            result += tl.where(t == 0, tl.load(spread + number * 9 + (6 if LAST else 2), mask=valid, other=0), 0)
+            result += tl.where(t == T - 1, tl.load(spread + number * 9, mask=valid, other=0), 0)
+        tl.store(out + pixel, result, mask=inside)
+        pixel += step
+        behind0, behind1, behind2 = here0, here1, here2
+        here0, here1, here2 = ahead0, ahead1, ahead2
+
+    size = down * across * B * C
+    to = tap_sums + ((row * across + col) * B + b) * C + lane
+    _store_tap(f0, to, size, lane, C, -1, -1, LAST)
+    _store_tap(f1, to, size, lane, C, -1, 0, LAST)
+    _store_tap(f2, to, size, lane, C, -1, 1, LAST)
+    _store_tap(f3, to, size, lane, C, 0, -1, LAST)
+    _store_tap(f4, to, size, lane, C, 0, 0, LAST)
+    _store_tap(f5, to, size, lane, C, 0, 1, LAST)
+    _store_tap(f6, to, size, lane, C, 1, -1, LAST)
+    _store_tap(f7, to, size, lane, C, 1, 0, LAST)
+    _store_tap(f8, to, size, lane, C, 1, 1, LAST)

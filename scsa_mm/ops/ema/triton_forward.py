@@ -4,380 +4,358 @@ import triton
 import triton.language as tl
 
 from ..arithmetic import EPS
+from ..triton_math import divide, exp, place, rsqrt, sigmoid, strip_place
 from . import triton_common as common
 
 _EPS = tl.constexpr(EPS)
 
 
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
-def strip_sums(
-    x,
-    scratch,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    LAST: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    CB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Sums of x over the rows and over the columns of each tile. Grid: tiles, blocks of channels, images."""
-    across = tl.cdiv(W, BW)
-    tile_w = tl.program_id(0) % across
-    tile_h = tl.program_id(0) // across
-    n = tl.program_id(2).to(tl.int64)
-    channel = tl.program_id(1) * CB + tl.arange(0, CB)
-    w = tile_w * BW + tl.arange(0, BW)
-    stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
-    inside = (w < W)[:, None] & (channel < C)[None, :]
-    pixel = x + n * (C * H * W) + (w[:, None] * stride_w + channel[None, :] * stride_c)
-    row_sums = scratch + (tile_w * B + n) * (C * H)
-    columns = tl.zeros([BH, BW, CB], ACC)
-    for h0 in range(tile_h * rows, tl.minimum(tile_h * rows + rows, H), BH):
-        h = h0 + tl.arange(0, BH)
-        mask = inside[None, :, :] & (h < H)[:, None, None]
-        value = tl.load(pixel[None, :, :] + (h * stride_h)[:, None, None], mask=mask, other=0).to(ACC)
-        columns += value
-        tl.store(
-            row_sums + common.strip(channel[None, :], h[:, None], H, C, LAST),
-            tl.sum(value, 1),
-            mask=(h < H)[:, None] & (channel < C)[None, :],
-        )
-    column_sums = scratch + across * (B.to(tl.int64) * (C * H)) + (tile_h * B + n) * (C * W)
-    tl.store(column_sums + common.strip(channel[None, :], w[:, None], W, C, LAST), tl.sum(columns, 0), mask=inside)
-
-
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
+@triton.jit(do_not_specialize=[
+    'B', 'C', 'H', 'W', 'c', 'steps', 'rows', 'blocks', 'stride_o', 'stride_i', 'stride_tap',
+])  # fmt: skip
 def gates(
-    x,
-    kept,
-    scratch,
-    mix,
-    mix_bias,
-    norm_bias,
-    filters,
-    filters_bias,
-    stride_o,
-    stride_i,
-    stride_tap,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    HAS_MIX_BIAS: tl.constexpr,
-    HAS_NORM_BIAS: tl.constexpr,
-    HAS_FILTERS_BIAS: tl.constexpr,
-    LAST: tl.constexpr,
-    BW: tl.constexpr,
-    CP: tl.constexpr,
-    IB: tl.constexpr,
-    IP: tl.constexpr,
-    BL: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Strip means and their gates; the last program of each group: its pooled branch 2, and both softmax weights.
-
-    Grid: groups of all images, parts of ``BL`` strip positions and one more, blocks of ``IB`` output channels.
-    """
-    groups = C // c
-    n = (tl.program_id(0) // groups).to(tl.int64)
-    first = tl.program_id(0) % groups * c
-    part = tl.program_id(1)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
-    across = tl.cdiv(W, BW)
-    row_step = B.to(tl.int64) * (C * H)
-    column_step = B.to(tl.int64) * (C * W)
-    row_sums = scratch + n * (C * H)
-    column_sums = scratch + across * row_step + n * (C * W)
-    down = tl.cdiv(H, rows)
-
-    if part * BL < length:
-        position = part * BL + tl.arange(0, BL)
-        out = tl.program_id(2) * IB + tl.arange(0, IB)
-        logit = tl.zeros([IB, BL], ACC)
-        strips = n * C * length
-        for i0 in range(0, c, IB):
-            i = i0 + tl.arange(0, IB)
-            channel = (first + i)[:, None]
-            inside = (i < c)[:, None] & (position < length)[None, :]
-            mean = common.tile_sum(
-                row_sums,
-                row_step,
-                across,
-                common.strip(channel, position[None, :], H, C, LAST),
-                inside & (position < H)[None, :],
-                tl.zeros([IB, BL], ACC),
-            )
-            mean = common.tile_sum(
-                column_sums,
-                column_step,
-                down,
-                common.strip(channel, position[None, :] - H, W, C, LAST),
-                inside & (position >= H)[None, :],
-                mean,
-            )
-            mean = mean / tl.where(position < H, W, H)[None, :]
-            tl.store(
-                means + strips + common.strip(channel, position[None, :], length, C, LAST),
-                mean,
-                mask=inside & (tl.program_id(2) * IB == i0),
-            )
-            weight = tl.load(mix + out[:, None] * c + i[None, :], mask=(out < c)[:, None] & (i < c)[None, :], other=0)
-            logit += tl.sum(weight.to(ACC)[:, :, None] * mean[None, :, :], 1)
-        logit += common.optional(mix_bias, out, out < c, HAS_MIX_BIAS, ACC)[:, None]
-        tl.store(
-            gate + strips + common.strip((first + out)[:, None], position[None, :], length, C, LAST),
-            tl.sigmoid(logit),
-            mask=(out < c)[:, None] & (position < length)[None, :],
+    by_row, by_col, mix, mix_bias, filters, norm_bias, means, gate, stencil,
+    B, C, H, W, c, steps, rows, blocks, stride_o, stride_i, stride_tap,
+    HAS_MIX_BIAS: tl.constexpr, HAS_NORM_BIAS: tl.constexpr, LAST: tl.constexpr, MOST: tl.constexpr,
+    BLOCK: tl.constexpr, AT_ONCE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Strip means and gates a, by the first ``blocks`` programs; by the others the stencil F (9, C)."""
+    if tl.program_id(0) < blocks:
+        L = H + W
+        b, g, i, p, exists, at = common.strip_element(c, C // c, L, LAST, BLOCK)
+        inside = exists & (b < B)
+        total = common.strip_total(
+            by_row, by_col, b, g * c + i, p, inside, B, C, H, W, steps, rows, LAST, AT_ONCE, tl.zeros([BLOCK], ACC)
         )
-    elif tl.program_id(2) == 0:
-        # Mean of branch 2: the filters times the nine shifted sums T of the zero-padded map, which are the total less
-        # the row and the column that the shift moves out, with the corner that was taken off twice.
-        stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
-        image = x + n * (C * H * W)
-        o = tl.arange(0, CP)
-        tap = tl.arange(0, 16)
-        up = (tap // 3 == 0)[None, :]
-        low = (tap // 3 == 2)[None, :]
-        left = (tap % 3 == 0)[None, :]
-        right = (tap % 3 == 2)[None, :]
-        bias = common.optional(norm_bias, o, o < c, HAS_NORM_BIAS, ACC)
-        weight1 = common.softmax(bias, o < c)
-        pooled = tl.zeros([CP], ACC)
-        for i0 in range(0, c, IP):
-            i = i0 + tl.arange(0, IP)
-            channel = first + i
-            nothing = tl.zeros([IP], ACC)
-            rows_added = tl.zeros([IP, BL], ACC)
-            for h0 in range(0, H, BL):
-                h = (h0 + tl.arange(0, BL))[None, :]
-                offsets = common.strip(channel[:, None], h, H, C, LAST)
-                rows_added = common.tile_sum(
-                    row_sums, row_step, across, offsets, (i < c)[:, None] & (h < H), rows_added
-                )
-            total = tl.sum(rows_added, 1)[:, None]
-            top = common.tile_sum(row_sums, row_step, across, common.strip(channel, 0, H, C, LAST), i < c, nothing)
-            bottom = common.tile_sum(
-                row_sums, row_step, across, common.strip(channel, H - 1, H, C, LAST), i < c, nothing
-            )
-            start = common.tile_sum(
-                column_sums, column_step, down, common.strip(channel, 0, W, C, LAST), i < c, nothing
-            )
-            end = common.tile_sum(
-                column_sums, column_step, down, common.strip(channel, W - 1, W, C, LAST), i < c, nothing
-            )
-            corner = image + channel * stride_c
-            corner_00 = tl.load(corner, mask=i < c, other=0).to(ACC)
-            corner_0w = tl.load(corner + (W - 1) * stride_w, mask=i < c, other=0).to(ACC)
-            corner_h0 = tl.load(corner + (H - 1) * stride_h, mask=i < c, other=0).to(ACC)
-            corner_hw = tl.load(corner + (H - 1) * stride_h + (W - 1) * stride_w, mask=i < c, other=0).to(ACC)
-            shifted = total - tl.where(up, bottom[:, None], 0) - tl.where(low, top[:, None], 0)
-            shifted = shifted - tl.where(left, end[:, None], 0) - tl.where(right, start[:, None], 0)
-            shifted += tl.where(up & left, corner_hw[:, None], 0) + tl.where(up & right, corner_h0[:, None], 0)
-            shifted += tl.where(low & left, corner_0w[:, None], 0) + tl.where(low & right, corner_00[:, None], 0)
-            inside = (i < c)[:, None] & (tap < 9)[None, :]
-            tl.store(taps + (n * C + channel)[:, None] * 9 + tap[None, :], shifted, mask=inside)
-            weight = tl.load(
-                filters + o[:, None, None] * stride_o + i[None, :, None] * stride_i + tap[None, None, :] * stride_tap,
-                mask=(o < c)[:, None, None] & inside[None, :, :],
-                other=0,
-            ).to(ACC)
-            pooled += tl.sum(tl.sum(weight * shifted[None, :, :], 2), 1)
-            # The same for every image and group, so one writes it.
-            tl.store(
-                stencil + i[:, None] * 9 + tap[None, :],
-                tl.sum(weight1[:, None, None] * weight, 0),
-                mask=inside & (tl.program_id(0) == 0),
-            )
-        filters_bias_ = common.optional(filters_bias, o, o < c, HAS_FILTERS_BIAS, ACC)
-        weight2 = common.softmax(pooled / (H * W) + filters_bias_, o < c)
-        tl.store(numbers + 3 * step + n * C + first + o, weight2, mask=o < c)
-        tl.store(constant + tl.program_id(0), tl.sum(weight1 * filters_bias_ + weight2 * bias, 0))
+        tl.store(means + at, divide(total, tl.where(p < H, W, H).to(ACC)), mask=inside)
+        tl.debug_barrier()  # the means of a group are read by other threads
+        step = 1 if LAST else L
+        first = means + at - i * step
+        logit = common.optional(mix_bias, i, inside, HAS_MIX_BIAS, ACC)
+        for k0 in range(0, c, 4):
+            for j in tl.static_range(4):
+                loaded = inside & (k0 + j < c)
+                weight = tl.load(mix + i * c + k0 + j, mask=loaded, other=0).to(ACC)
+                logit += weight * tl.load(first + (k0 + j) * step, mask=loaded, other=0)
+        tl.store(gate + at, sigmoid(logit, False), mask=inside)
+    else:
+        e = (tl.program_id(0) - blocks) * BLOCK + tl.arange(0, BLOCK)
+        inside = e < 9 * C
+        o = tl.arange(0, MOST)
+        most = tl.max(tl.where(o < c, common.optional(norm_bias, o, o < c, HAS_NORM_BIAS, ACC), -float('inf')), 0)
+        weight = filters + e % C % c * stride_i + e // C * stride_tap
+        total = tl.zeros([BLOCK], ACC)
+        powers = tl.zeros([BLOCK], ACC)
+        for k in range(c):
+            power = exp(common.optional(norm_bias, tl.zeros([BLOCK], tl.int32) + k, inside, HAS_NORM_BIAS, ACC) - most)
+            powers += power
+            total += power * tl.load(weight + k * stride_o, mask=inside, other=0).to(ACC)
+        tl.store(stencil + e, divide(total, powers), mask=inside)
 
 
-@triton.jit(do_not_specialize=['B', 'H', 'rows'])
+@triton.jit(do_not_specialize=['B', 'CV', 'H', 'W', 'blocks', 'down', 'across', 'width'])
 def moments(
-    x,
-    kept,
-    scratch,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    c: tl.constexpr,
-    LAST: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    CB: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Mean of y = x a_h a_w and sum of its squared deviations, each tile for itself. Grid as in :func:`strip_sums`.
+    x, gate, parts, B, CV, H, W, blocks, down, across, width,
+    LAST: tl.constexpr, VEC: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, NC: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Mean of y = x a_h a_w and sum of its squared deviations in each tile, (tiles, 2, B, C).
 
-    Sums are made of y less a pilot, the mean of the first chunk. If that chunk holds one part in p of the tile, its own
-    deviations bound what cancels: at most a factor of 1 + p (p <= 8 chunks) is lost, however large the mean is.
+    Sums are made of y less a pilot, the mean of the first step. If that holds one part in p of the tile, its own
+    deviations bound what cancels: at most a factor of 1 + p is lost, however large the mean is.
     """
-    across = tl.cdiv(W, BW)
-    tile_w = tl.program_id(0) % across
-    tile_h = tl.program_id(0) // across
-    n = tl.program_id(2).to(tl.int64)
-    channel = tl.program_id(1) * CB + tl.arange(0, CB)
-    w = tile_w * BW + tl.arange(0, BW)
-    stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
-    gate += n * C * length
-    inside = (w < W)[:, None] & (channel < C)[None, :]
-    pixel = x + n * (C * H * W) + (w[:, None] * stride_w + channel[None, :] * stride_c)
-    gate_w = tl.load(gate + common.strip(channel[None, :], H + w[:, None], length, C, LAST), mask=inside, other=0)
-
-    start = tile_h * rows
-    end = tl.minimum(start + rows, H)
-    columns = tl.minimum(W - tile_w * BW, BW)
-    pilot = tl.zeros([CB], ACC)
-    first = tl.zeros([BH, BW, CB], ACC)
-    second = tl.zeros([BH, BW, CB], ACC)
-    for h0 in range(start, end, BH):
-        h = h0 + tl.arange(0, BH)
-        mask = inside[None, :, :] & (h < H)[:, None, None]
-        value = tl.load(pixel[None, :, :] + (h * stride_h)[:, None, None], mask=mask, other=0).to(ACC)
-        gate_h = tl.load(
-            gate + common.strip(channel[None, :], h[:, None], length, C, LAST),
-            mask=(h < H)[:, None] & (channel < C)[None, :],
-            other=0,
-        )
-        y = value * gate_h[:, None, :] * gate_w[None, :, :]
-        if h0 == start:
-            pilot = tl.sum(tl.sum(y, 1), 0) / (tl.minimum(BH, end - start) * columns)
-        y = tl.where(mask, y - pilot[None, None, :], 0)
-        first += y
-        second += y * y
-    count = (end - start) * columns
-    shift = tl.sum(tl.sum(first, 1), 0) / count
-    deviations = tl.sum(tl.sum(second, 1), 0) - count * shift * shift
-    out = scratch + (tl.program_id(0) * B + n) * 2 * C + channel
-    tl.store(out, pilot + shift, mask=channel < C)
-    tl.store(out + C, tl.maximum(deviations, 0), mask=channel < C)
+    C = CV * VEC
+    b, block, row, col = common.program(blocks, down, across, LAST)
+    lane = block * NC + tl.arange(0, NC)
+    channel = common.spread_channels(lane, BW)
+    h = (row * BH + tl.arange(0, BH))[None, None, :]
+    image = x + b.to(tl.int64) * (C * H * W)
+    gate, gate_h = common.load_gates(gate, b, channel, h, C, H, W, LAST)
+    start = col * width
+    end = tl.minimum(start + width, W)
+    height = tl.minimum(H - row * BH, BH)
+    pilot = tl.zeros([NC, 1, 1], ACC)
+    first = tl.zeros([NC, BW], ACC)
+    second = tl.zeros([NC, BW], ACC)
+    for w0 in range(start, end, BW):
+        w = (w0 + tl.arange(0, BW))[None, :, None]
+        across_mask = (w < end) & (channel < C)
+        inside = across_mask & (h < H)
+        value = tl.load(image + place(channel, h, w, C, H, W, LAST), mask=inside, other=0).to(ACC)
+        gate_w = tl.load(gate + strip_place(channel, H + w, C, H + W, LAST), mask=across_mask, other=0)
+        y = common.gated(value, gate_h, gate_w, inside)
+        if w0 == start:
+            count = (height * tl.minimum(end - start, BW)).to(ACC)
+            pilot = divide(tl.sum(tl.sum(y, 2), 1), count)[:, None, None]
+        y = tl.where(inside, y - pilot, 0)
+        first += tl.sum(y, 2)
+        second += tl.sum(y * y, 2)
+    count = (height * (end - start)).to(ACC)
+    shift = divide(tl.sum(first, 1), count)
+    deviations = tl.sum(second, 1) - count * shift * shift
+    out = parts + ((row * across + col) * 2 * B + b) * C + lane
+    tl.store(out, tl.reshape(pilot, [NC]) + shift, mask=lane < C)
+    tl.store(out + B * C, tl.maximum(deviations, 0), mask=lane < C)
 
 
-@triton.jit(do_not_specialize=['B', 'H', 'rows', 'share'])
+@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'c', 'rows', 'down', 'across', 'width', 'inner', 'jump'])
+def norm(
+    x, means, parts, filters, filters_bias, norm_weight, norm_bias, mean, rstd, scale, weight2, taps, constant,
+    B, C, H, W, c, rows, down, across, width, inner, jump,
+    HAS_NORM_BIAS: tl.constexpr, HAS_FILTERS_BIAS: tl.constexpr, LAST: tl.constexpr,
+    LANES: tl.constexpr, BP: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """For as many groups as a program holds: moments mu and rstd, T, w2, k and the constant of z.
+
+    Mean of branch 2: the filters times the nine shifted sums T of the zero-padded map, which are the total less the row
+    and the column that the shift moves out, with the corner that was taken off twice.
+    """
+    lane, inside = common.whole_groups(B * C, c, LANES)
+    b = lane // C
+    i = lane % c
+    L = H + W
+    size = H * W
+    mask = inside[:, None]
+    channel = (lane % C)[:, None]
+    means += (b * (C * L))[:, None]
+    image = x + (b.to(tl.int64) * (C * size))[:, None]
+    added = tl.zeros([LANES, BP], ACC)
+    for h0 in range(0, H, BP):
+        h = (h0 + tl.arange(0, BP))[None, :]
+        added += tl.load(means + strip_place(channel, h, C, L, LAST), mask=mask & (h < H), other=0)
+    total = tl.sum(added, 1)[:, None]
+    top = tl.load(means + strip_place(channel, 0, C, L, LAST), mask=mask, other=0)
+    bottom = tl.load(means + strip_place(channel, H - 1, C, L, LAST), mask=mask, other=0)
+    start = tl.load(means + strip_place(channel, H, C, L, LAST), mask=mask, other=0)
+    end = tl.load(means + strip_place(channel, L - 1, C, L, LAST), mask=mask, other=0)
+    corner_00 = tl.load(image + place(channel, 0, 0, C, H, W, LAST), mask=mask, other=0).to(ACC)
+    corner_0w = tl.load(image + place(channel, 0, W - 1, C, H, W, LAST), mask=mask, other=0).to(ACC)
+    corner_h0 = tl.load(image + place(channel, H - 1, 0, C, H, W, LAST), mask=mask, other=0).to(ACC)
+    corner_hw = tl.load(image + place(channel, H - 1, W - 1, C, H, W, LAST), mask=mask, other=0).to(ACC)
+    for tap in tl.static_range(9):
+        shifted = total
+        if tap // 3 == 0:
+            shifted = shifted - bottom
+        if tap // 3 == 2:
+            shifted = shifted - top
+        shifted *= W
+        if tap % 3 == 0:
+            shifted -= end * H
+        if tap % 3 == 2:
+            shifted -= start * H
+        if tap == 0:
+            shifted += corner_hw
+        if tap == 2:
+            shifted += corner_h0
+        if tap == 6:
+            shifted += corner_0w
+        if tap == 8:
+            shifted += corner_00
+        tl.store(taps + lane[:, None] * 9 + tap, shifted, mask=mask)
+
+    # The moments of the tiles, put together by Chan's formula.
+    weighted = tl.zeros([LANES, BP], ACC)
+    for t0 in range(0, down * across, BP):
+        t = (t0 + tl.arange(0, BP))[None, :]
+        loaded = mask & (t < down * across)
+        count = tl.minimum(H - t // across * rows, rows) * tl.minimum(W - t % across * width, width)
+        weighted += count.to(ACC) * tl.load(parts + t * 2 * B * C + lane[:, None], mask=loaded, other=0)
+    mu = divide(tl.sum(weighted, 1), size.to(ACC))
+    weighted = tl.zeros([LANES, BP], ACC)
+    for t0 in range(0, down * across, BP):
+        t = (t0 + tl.arange(0, BP))[None, :]
+        loaded = mask & (t < down * across)
+        count = tl.minimum(H - t // across * rows, rows) * tl.minimum(W - t % across * width, width)
+        pointer = parts + t * 2 * B * C + lane[:, None]
+        shift = tl.load(pointer, mask=loaded, other=0) - mu[:, None]
+        deviations = tl.load(pointer + B * C, mask=loaded, other=0)
+        weighted += tl.where(loaded, deviations + count.to(ACC) * shift * shift, 0)
+    deviation = rsqrt(divide(tl.sum(weighted, 1), size.to(ACC)) + _EPS)
+    tl.store(mean + lane, mu, mask=inside)
+    tl.store(rstd + lane, deviation, mask=inside)
+    tl.debug_barrier()  # T is read by other threads
+
+    # Filters in the order of memory: number m of an output channel's belongs to number r of T.
+    BM: tl.constexpr = 16
+    pooled = tl.zeros([LANES, BM], ACC)
+    for m0 in range(0, 9 * c, BM):
+        m = (m0 + tl.arange(0, BM))[None, :]
+        loaded = mask & (m < 9 * c)
+        r = m // inner + m % inner * jump
+        weight = tl.load(filters + i[:, None] * (9 * c) + m, mask=loaded, other=0).to(ACC)
+        pooled += weight * tl.load(taps + (lane - i)[:, None] * 9 + r, mask=loaded, other=0)
+    bias = common.optional(filters_bias, i, inside, HAS_FILTERS_BIAS, ACC)
+    logit = divide(tl.sum(pooled, 1), size.to(ACC)) + bias
+    tl.store(weight2 + lane, logit, mask=inside)
+    tl.debug_barrier()  # so are these logits
+
+    first = lane - i
+    most = logit
+    most_beta = tl.full([LANES], -float('inf'), ACC)
+    for k0 in range(0, c, 4):
+        for j in tl.static_range(4):
+            k = tl.minimum(k0 + j, c - 1)
+            most = tl.maximum(most, tl.load(weight2 + first + k, mask=inside, other=0))
+            most_beta = tl.maximum(most_beta, common.optional(norm_bias, i * 0 + k, inside, HAS_NORM_BIAS, ACC))
+    powers = tl.zeros([LANES], ACC)
+    beta_powers = tl.zeros([LANES], ACC)
+    of_beta = tl.zeros([LANES], ACC)
+    of_bias = tl.zeros([LANES], ACC)
+    for k0 in range(0, c, 4):
+        for j in tl.static_range(4):
+            k = i * 0 + k0 + j
+            there = inside & (k < c)
+            beta = common.optional(norm_bias, k, there, HAS_NORM_BIAS, ACC)
+            power = tl.where(there, exp(tl.load(weight2 + first + k, mask=there, other=0) - most), 0)
+            beta_power = tl.where(there, exp(beta - most_beta), 0)
+            powers += power
+            beta_powers += beta_power
+            of_beta += power * beta
+            of_bias += beta_power * common.optional(filters_bias, k, there, HAS_FILTERS_BIAS, ACC)
+    tl.debug_barrier()  # all have read the logits
+    w2 = divide(exp(logit - most), powers)
+    gamma = tl.load(norm_weight + i, mask=inside, other=0).to(ACC)
+    tl.store(weight2 + lane, w2, mask=inside)
+    tl.store(scale + lane, w2 * gamma * deviation, mask=inside)
+    sums = divide(of_bias, beta_powers) + divide(of_beta, powers)
+    tl.store(constant + lane // c, sums, mask=inside & (i == 0))
+
+
+@triton.jit(do_not_specialize=['CV', 'H', 'W', 'c', 'blocks', 'down', 'across', 'width'])
 def output(
-    x,
-    out,
-    logits,
-    kept,
-    scratch,
-    norm_weight,
-    B,
-    C,
-    H,
-    W,
-    rows,
-    share,
-    c: tl.constexpr,
-    UNIT: tl.constexpr,
-    LAST: tl.constexpr,
-    TILE_BW: tl.constexpr,
-    BH: tl.constexpr,
-    BW: tl.constexpr,
-    NG: tl.constexpr,
-    NC: tl.constexpr,
-    CP: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Logits z, and x * sigmoid(z). Grid: ``share`` chunks of pixels each, blocks of ``NG`` groups, images."""
+    x, gate, mean, scale, constant, stencil, logits, out, CV, H, W, c, blocks, down, across, width,
+    UNIT: tl.constexpr, LAST: tl.constexpr, VEC: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, NC: tl.constexpr,
+    CP: tl.constexpr, DENSE: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """Logits z or their gates, and x * sigmoid(z).
+
+    A block is NC / CP groups; contiguous, one, of which CP channels come at once.
+    """
+    C = CV * VEC
+    NG: tl.constexpr = NC // CP
+    b, block, row, col = common.program(blocks, down, across, LAST)
+    image = b.to(tl.int64) * (C * H * W)
+    h = (row * BH + tl.arange(0, BH))[None, None, :]
+    mean += b * C
+    scale += b * C
     groups = C // c
-    n = tl.program_id(2).to(tl.int64)
-    length = H + W
-    means, gate, numbers, step, taps, constant, stencil = common.kept(kept, B, C, H, W, c)
-    gate += n * C * length
-
-    # The moments of the tiles, put together by Chan's formula. Every program does this for its own groups and writes
-    # the same numbers to the same place: cheaper than one more launch.
-    tile_columns = tl.cdiv(W, TILE_BW)
-    tiles = tile_columns * tl.cdiv(H, rows)
-    column = tl.arange(0, NC)
-    all_channels = tl.program_id(1) * NG * c + column
-    exists = (column < NG * c) & (all_channels < C)
-    partial = scratch + n * 2 * C + all_channels
-    weighted = tl.zeros([16, NC], ACC)
-    for t0 in range(0, tiles, 16):
-        t = t0 + tl.arange(0, 16)
-        count = tl.minimum(H - t // tile_columns * rows, rows) * tl.minimum(W - t % tile_columns * TILE_BW, TILE_BW)
-        loaded = (t < tiles)[:, None] & exists[None, :]
-        weighted += count[:, None] * tl.load(partial[None, :] + (t * B)[:, None] * 2 * C, mask=loaded, other=0)
-    mean = tl.sum(weighted, 0) / (H * W)
-    weighted = tl.zeros([16, NC], ACC)
-    for t0 in range(0, tiles, 16):
-        t = t0 + tl.arange(0, 16)
-        count = tl.minimum(H - t // tile_columns * rows, rows) * tl.minimum(W - t % tile_columns * TILE_BW, TILE_BW)
-        loaded = (t < tiles)[:, None] & exists[None, :]
-        pointer = partial[None, :] + (t * B)[:, None] * 2 * C
-        shift = tl.load(pointer, mask=loaded, other=0) - mean[None, :]
-        deviations = tl.load(pointer + C, mask=loaded, other=0)
-        weighted += tl.where(loaded, deviations + count[:, None] * shift * shift, 0)
-    rstd = 1 / tl.sqrt(tl.sum(weighted, 0) / (H * W) + _EPS)
-    number = numbers + n * C + all_channels
-    scale = tl.load(norm_weight + column % c, mask=exists, other=0).to(ACC)
-    tl.store(number, mean, mask=exists)
-    tl.store(number + step, rstd, mask=exists)
-    tl.store(number + 2 * step, tl.load(number + 3 * step, mask=exists, other=0) * scale * rstd, mask=exists)
-    tl.debug_barrier()  # below they are read by other threads
-
-    across = tl.cdiv(W, BW)
-    chunks = across * tl.cdiv(H, BH)
-    stride_c, stride_h, stride_w = common.strides(C, H, W, LAST)
-    stride_g, stride_y, stride_x = common.strides(groups, H, W, LAST)
-    image = n * (C * H * W)
-    for chunk in range(tl.program_id(0) * share, tl.minimum(tl.program_id(0) * share + share, chunks)):
-        h = (chunk // across * BH + tl.arange(0, BH))[:, None, None, None]
-        w = (chunk % across * BW + tl.arange(0, BW))[None, :, None, None]
-        group = (tl.program_id(1) * NG + tl.arange(0, NG))[None, None, :, None]
-        z = tl.zeros([BH, BW, NG], ACC)
-        center = tl.zeros([BH, BW, NG, CP], ACC)
-        for c0 in range(0, c, CP):
-            within = (c0 + tl.arange(0, CP))[None, None, None, :]
-            channel = group * c + within
-            valid = (within < c) & (group < groups)
-            inside = (h < H) & (w < W) & valid
-            pixel = x + image + (h * stride_h + w * stride_w + channel * stride_c)
+    group = (block * NG + tl.arange(0, NG))[:, None, None]
+    constant_ = tl.load(constant + b * groups + group, mask=group < groups, other=0)
+    end = tl.minimum(col * width + width, W)
+    for w0 in range(col * width, end, BW):
+        w = (w0 + tl.arange(0, BW))[None, :, None]
+        p = h * W + w
+        z = tl.zeros([NG, BW, BH], ACC) + constant_
+        for i in range(0, 1 if LAST else c, NC):
+            channel, valid = common.group_channels(block, i, c, C, BW, NC, CP, DENSE, LAST)
+            _, gate_h = common.load_gates(gate, b, channel, h, C, H, W, LAST)
+            inside = valid & (h < H) & (w < end)
+            pixel = x + image + place(channel, h, w, C, H, W, LAST)
             center = tl.load(pixel, mask=inside, other=0).to(ACC)
-            gate_h = tl.load(gate + common.strip(channel, h, length, C, LAST), mask=(h < H) & valid, other=0)
-            gate_w = tl.load(gate + common.strip(channel, H + w, length, C, LAST), mask=(w < W) & valid, other=0)
-            mean_ = tl.load(numbers + n * C + channel, mask=valid, other=0)
-            weight = tl.load(numbers + n * C + 2 * step + channel, mask=valid, other=0)
-            added = weight * (center * gate_h * gate_w - mean_)
+            gate_w = tl.load(
+                gate + b * C * (H + W) + strip_place(channel, H + w, C, H + W, LAST), mask=valid & (w < end), other=0
+            )
+            weight = tl.load(scale + channel, mask=valid, other=0)
+            y = common.gated(center, gate_h, gate_w, inside)
+            added = weight * (y - tl.load(mean + channel, mask=valid, other=0))
             for tap in tl.static_range(9):
-                dy = tap // 3 - 1
-                dx = tap % 3 - 1
                 if tap == 4:
                     value = center
                 else:
-                    shown = (h + dy >= 0) & (h + dy < H) & (w + dx >= 0) & (w + dx < W) & valid
-                    value = tl.load(pixel + (dy * stride_h + dx * stride_w), mask=shown, other=0).to(ACC)
-                added += tl.load(stencil + within * 9 + tap, mask=within < c, other=0) * value
-            z += tl.sum(added, 3)
+                    q, shown = common.neighbour(w, p, H, W, tap)
+                    at = x + image + common.pixel_place(channel, q, C, H * W, LAST)
+                    if NC > 1:
+                        shown = shown & valid
+                    value = tl.load(at, mask=shown, other=0).to(ACC)
+                added += tl.load(stencil + tap * C + channel, mask=valid, other=0) * value
+            z += tl.sum(tl.reshape(added, [NG, CP, BW, BH]), 1)
+        z_at = logits + b.to(tl.int64) * (groups * H * W) + place(group, h, w, groups, H, W, LAST)
+        kept = common.to_keep(z, logits, UNIT)
+        tl.store(z_at, kept, mask=(h < H) & (w < end) & (group < groups))
+        factor = common.map_gate(kept, UNIT, ACC)
+        if NC > 1:
+            factor = tl.reshape(tl.broadcast_to(factor[:, None, :, :], [NG, CP, BW, BH]), [NC, BW, BH])
+        for i in range(0, 1 if LAST else c, NC):
+            channel, valid = common.group_channels(block, i, c, C, BW, NC, CP, DENSE, LAST)
+            pixel = image + place(channel, h, w, C, H, W, LAST)
+            mask = valid & (h < H) & (w < end)
+            tl.store(out + pixel, tl.load(x + pixel, mask=mask, other=0).to(ACC) * factor, mask=mask)
 
-        group = (tl.program_id(1) * NG + tl.arange(0, NG))[None, None, :]
-        z += tl.load(constant + n * groups + group, mask=group < groups, other=0)
-        h = (chunk // across * BH + tl.arange(0, BH))[:, None, None]
-        w = (chunk % across * BW + tl.arange(0, BW))[None, :, None]
-        inside = (h < H) & (w < W) & (group < groups)
-        tl.store(logits + n * (groups * H * W) + (h * stride_y + w * stride_x + group * stride_g), z, mask=inside)
-        factor = tl.sigmoid(z)[:, :, :, None]
-        if UNIT:
-            factor = 2 * factor
-        h, w, group, inside = h[:, :, :, None], w[:, :, :, None], group[:, :, :, None], inside[:, :, :, None]
-        for c0 in range(0, c, CP):
-            within = (c0 + tl.arange(0, CP))[None, None, None, :]
-            offsets = image + (h * stride_h + w * stride_w + (group * c + within) * stride_c)
-            mask = inside & (within < c)
-            if c > CP:
-                center = tl.load(x + offsets, mask=mask, other=0).to(ACC)
-            tl.store(out + offsets, center * factor, mask=mask)
+
+@triton.jit
+def _column(x, channel, h, w, mask, C, W):
+    """Pixels (h, w); 0 outside of the map, whose rows ``mask`` knows."""
+    return tl.load(x + (h * W + w) * C + channel, mask=mask & (w.to(tl.uint32) < W.to(tl.uint32)), other=0)
+
+
+@triton.jit(do_not_specialize=['CV', 'H', 'W', 'c', 'blocks', 'down', 'across', 'length'])
+def output_last(
+    x, gate, mean, scale, constant, stencil, logits, out, CV, H, W, c, blocks, down, across, length,
+    UNIT: tl.constexpr, VEC: tl.constexpr, NC: tl.constexpr, CP: tl.constexpr, DENSE: tl.constexpr, T1: tl.constexpr,
+    ACC: tl.constexpr,
+):  # fmt: skip
+    """``output`` of a channels-last map. A program walks along T1 rows; each column is read once, and a step ahead."""
+    C = CV * VEC
+    NG: tl.constexpr = NC // CP
+    b, block, row, col = common.program(blocks, down, across, True)
+    channel, valid = common.group_channels(block, 0, c, C, T1, NC, CP, DENSE, True)
+    h = row * T1 + tl.arange(0, T1)[None, :, None]
+    inside = valid & (h < H)
+    above = valid & (h > 0) & (h <= H)
+    below = valid & (h < H - 1)
+    image = b.to(tl.int64) * (C * H * W)
+    x += image
+    out += image
+    gate += b * C * (H + W)
+    gate_h = tl.load(gate + h * C + channel, mask=inside, other=0)
+    mu = tl.load(mean + b * C + channel, mask=valid, other=0)
+    k = tl.load(scale + b * C + channel, mask=valid, other=0)
+    groups = C // c
+    group = (block * NG + tl.arange(0, NG))[:, None, None]
+    constant_ = tl.load(constant + b * groups + group, mask=group < groups, other=0)
+    logits += b.to(tl.int64) * (groups * H * W)
+    f0 = tl.load(stencil + channel, mask=valid, other=0)
+    f1 = tl.load(stencil + C + channel, mask=valid, other=0)
+    f2 = tl.load(stencil + 2 * C + channel, mask=valid, other=0)
+    f3 = tl.load(stencil + 3 * C + channel, mask=valid, other=0)
+    f4 = tl.load(stencil + 4 * C + channel, mask=valid, other=0)
+    f5 = tl.load(stencil + 5 * C + channel, mask=valid, other=0)
+    f6 = tl.load(stencil + 6 * C + channel, mask=valid, other=0)
+    f7 = tl.load(stencil + 7 * C + channel, mask=valid, other=0)
+    f8 = tl.load(stencil + 8 * C + channel, mask=valid, other=0)
+    start = col * length
+    end = tl.minimum(start + length, W)
+    # Columns left, here and next; of each the pixels in the row above, in this row and below.
+    w = start + tl.zeros([1, 1, 1], tl.int32)
+    left0 = _column(x, channel, h - 1, w - 1, above, C, W).to(ACC)
+    left1 = _column(x, channel, h, w - 1, inside, C, W).to(ACC)
+    left2 = _column(x, channel, h + 1, w - 1, below, C, W).to(ACC)
+    here0 = _column(x, channel, h - 1, w, above, C, W).to(ACC)
+    here1 = _column(x, channel, h, w, inside, C, W).to(ACC)
+    here2 = _column(x, channel, h + 1, w, below, C, W).to(ACC)
+    next0 = _column(x, channel, h - 1, w + 1, above, C, W)
+    next1 = _column(x, channel, h, w + 1, inside, C, W)
+    next2 = _column(x, channel, h + 1, w + 1, below, C, W)
+    for i in range(start, end):
+        w = i + tl.zeros([1, 1, 1], tl.int32)
+        right0, right1, right2 = next0.to(ACC), next1.to(ACC), next2.to(ACC)
+        next0 = _column(x, channel, h - 1, w + 2, above, C, W)
+        next1 = _column(x, channel, h, w + 2, inside, C, W)
+        next2 = _column(x, channel, h + 1, w + 2, below, C, W)
+        gate_w = tl.load(gate + (H + i) * C + channel, mask=valid, other=0)
+        added = k * (common.gated(here1, gate_h, gate_w, inside) - mu)
+        added += f0 * left0
+        added += f1 * here0
+        added += f2 * right0
+        added += f3 * left1
+        added += f4 * here1
+        added += f5 * right1
+        added += f6 * left2
+        added += f7 * here2
+        added += f8 * right2
+        z = tl.sum(tl.reshape(added, [NG, CP, T1, 1]), 1) + constant_
+        kept = common.to_keep(z, logits, UNIT)
+        tl.store(logits + (h * W + i) * groups + group, kept, mask=(h < H) & (group < groups))
+        factor = tl.broadcast_to(common.map_gate(kept, UNIT, ACC)[:, None, :, :], [NG, CP, T1, 1])
+        tl.store(out + (h * W + i) * C + channel, here1 * tl.reshape(factor, [NC, T1, 1]), mask=inside)
+        left0, left1, left2 = here0, here1, here2
+        here0, here1, here2 = right0, right1, right2

@@ -1,22 +1,50 @@
 """What SCSA is computed from beside the feature map."""
 
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
 
-from ..arithmetic import Affine, flatten_layers, layers_of
+from ..arithmetic import Affine
 
 
 class Weights(NamedTuple):
-    """Parameters of SCSA for C channels.
+    """Parameters of SCSA for C channels, flat, as autograd and the GPU's host want them.
 
-    Args:
-        convs: Depthwise 1-D convolutions, one per quarter of the channels: weight (C/4, 1, k), k odd, and bias (C/4,).
-        norm_h: GroupNorm of the row strips with four groups, (C,) each; ``norm_w`` that of the column strips.
-        norm: GroupNorm of the pooled map with one group, (C,) each.
-        q: Scale of the queries per channel, (C, 1, 1, 1), with or without bias (C,); ``k`` and ``v`` likewise.
+    ``weight0`` to ``bias3`` are depthwise 1-D convolutions, one per quarter of the channels: weights (C/4, 1, k) with
+    odd k, and biases (C/4,). ``norm_h`` is the GroupNorm of the row strips with four groups, (C,) each; ``norm_w`` that
+    of the column strips; ``norm`` that of the pooled map with one group. ``q`` is the scale of the queries per channel,
+    (C, 1, 1, 1), with or without bias (C,); ``k`` and ``v`` likewise.
     """
+
+    weight0: Tensor
+    bias0: Tensor
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+    weight3: Tensor
+    bias3: Tensor
+    norm_h: Tensor
+    norm_h_bias: Tensor
+    norm_w: Tensor
+    norm_w_bias: Tensor
+    norm: Tensor
+    norm_bias: Tensor
+    q: Tensor
+    q_bias: Tensor | None
+    k: Tensor
+    k_bias: Tensor | None
+    v: Tensor
+    v_bias: Tensor | None
+
+
+_weights = functools.partial(tuple.__new__, Weights)  # a NamedTuple's own function goes through Python
+
+
+class Layers(NamedTuple):
+    """:class:`Weights` by layer."""
 
     convs: tuple[Affine, Affine, Affine, Affine]
     norm_h: Affine
@@ -47,14 +75,19 @@ class Options(NamedTuple):
     unit: bool = False
 
 
+def layers(weights: Weights) -> Layers:
+    """Weight and bias of each layer together."""
+    pairs = [Affine(weights[i], weights[i + 1]) for i in range(0, len(weights), 2)]
+    return Layers(tuple(pairs[:4]), *pairs[4:])
+
+
 def flatten(weights: Weights) -> list[Tensor | None]:
     """All tensors in a fixed order; 20, None for a bias that is missing."""
-    return flatten_layers((*weights.convs, *weights[1:]))
+    return list(weights)
 
 
 def unflatten(flat: Iterable[Tensor | None]) -> Weights:
-    layers = tuple(layers_of(flat))
-    return Weights(layers[:4], *layers[4:])
+    return _weights(flat)
 
 
 def unusual(options: Options) -> str:
@@ -80,7 +113,7 @@ def misfit(x: Tensor, weights: Weights, options: Options) -> str:
     c, heads = x.shape[1], options.num_heads
     if c % 4 or heads < 1 or c % heads:
         return f'{c} channels in {heads} heads'
-    convs = [s for conv in weights.convs for s in ((c // 4, 1, conv.weight.shape[-1] // 2 * 2 + 1), (c // 4,))]
-    scales = [s for layer in (weights.q, weights.k, weights.v) for s in ((c, 1, 1, 1), layer.bias is not None and (c,))]
-    found = [t is not None and tuple(t.shape) for t in flatten(weights)]
+    convs = [s for weight in weights[:8:2] for s in ((c // 4, 1, weight.shape[-1] // 2 * 2 + 1), (c // 4,))]
+    scales = [s for bias in weights[15::2] for s in ((c, 1, 1, 1), bias is not None and (c,))]
+    found = [t is not None and tuple(t.shape) for t in weights]
     return '' if found == [*convs, *[(c,)] * 6, *scales] else f'x has {c} channels, the weights are of another shape'

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..arithmetic import dense, dense_as, memory_format, sum_dtype
 from ..native.calls import DTYPES, call, check_kept, unsupported_dtype
-from .arguments import Options, Weights, flatten, misfit, unusual, window
+from .arguments import Options, Weights, misfit, unusual, window
 
 Kept = tuple[Tensor, Tensor, Tensor]
 
@@ -24,7 +24,7 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
         return reason
     if reason := unusual(options):
         return reason
-    biases = [layer.bias is not None for layer in (weights.q, weights.k, weights.v)]
+    biases = [bias is not None for bias in (weights.q_bias, weights.k_bias, weights.v_bias)]
     if any(biases) != all(biases):
         return 'some of q, k, v have a bias'
     return misfit(x, weights, options)
@@ -58,9 +58,8 @@ def backward(
     # One row an image, so that no two threads add to one number.
     grads = packed.new_empty((len(x), len(packed)))
     call('scsa_backward', grad, x, DTYPES[x.dtype], _numbers(x, weights, options), packed, *kept, grad_x, grads)
-    flat = flatten(weights)
-    parts = iter(grads.sum(0).split([t.numel() for t in flat if t is not None]))
-    return grad_x, [None if t is None else next(parts).reshape(t.shape).to(t.dtype) for t in flat]
+    parts = iter(grads.sum(0).split([t.numel() for t in weights if t is not None]))
+    return grad_x, [None if t is None else next(parts).reshape(t.shape).to(t.dtype) for t in weights]
 
 
 def _numbers(x: Tensor, weights: Weights, options: Options) -> array:
@@ -70,14 +69,14 @@ def _numbers(x: Tensor, weights: Weights, options: Options) -> array:
         (
             *x.shape,
             memory_format(x) == torch.channels_last,
-            *(conv.weight.shape[-1] for conv in weights.convs),
+            *(weight.shape[-1] for weight in weights[:8:2]),
             options.num_heads,
             *window(*x.shape[2:], options),
-            weights.q.bias is not None,
+            weights.q_bias is not None,
             options.unit,
         ),
     )
 
 
 def _packed(weights: Weights, x: Tensor) -> Tensor:
-    return torch.cat([t.detach().reshape(-1).to(sum_dtype(x)) for t in flatten(weights) if t is not None])
+    return torch.cat([t.detach().reshape(-1).to(sum_dtype(x)) for t in weights if t is not None])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arithmetic import sum_dtype, without_autocast
 from . import maps
-from .arguments import Options, Weights, flatten, misfit, unflatten, window
+from .arguments import Options, Weights, layers, misfit, unflatten, window
 from .reference import pooled_gate, strip_gate
 
 Kept = tuple[Tensor, Tensor, Tensor]
@@ -51,7 +51,7 @@ def backward(
     kernel = kh, kw = window(*x.shape[2:], options)
     with without_autocast(x):
         x_h, x_w, pooled = (t.detach().requires_grad_() for t in kept)
-        flat = [None if t is None else t.detach().requires_grad_() for t in flatten(_in_sum_dtype(weights, x))]
+        flat = [None if t is None else t.detach().requires_grad_() for t in _in_sum_dtype(weights, x)]
         with torch.enable_grad():
             leaves = unflatten(flat)
             gate_h, gate_w = _strip_gates(x_h, x_w, leaves, options)
@@ -68,22 +68,22 @@ def backward(
         d_h, d_w, *spatial_grads = torch.autograd.grad((gate_h, gate_w), [x_h, x_w, *flat[:SPATIAL]], (da_h, da_w))
         dx = maps.grad_input(grad, g.squeeze(2), u, a_h, a_w, d_h / x.shape[3], d_w / x.shape[2], kernel)
     found = iter((*spatial_grads, *channel_grads))
-    return dx, [None if t is None else next(found).to(t.dtype) for t in flatten(weights)]
+    return dx, [None if t is None else next(found).to(t.dtype) for t in weights]
 
 
 def _in_sum_dtype(weights: Weights, x: Tensor) -> Weights:
     dtype = sum_dtype(x)
-    return unflatten(None if t is None else t.to(dtype) for t in flatten(weights))
+    return unflatten(None if t is None else t.to(dtype) for t in weights)
 
 
 def _strip_gates(x_h: Tensor, x_w: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Tensor]:
+    convs, norm_h, norm_w, *_ = layers(weights)
     return tuple(
-        strip_gate(strip, weights.convs, norm, options.gate, options.unit)
-        for strip, norm in ((x_h, weights.norm_h), (x_w, weights.norm_w))
+        strip_gate(strip, convs, norm, options.gate, options.unit) for strip, norm in ((x_h, norm_h), (x_w, norm_w))
     )
 
 
 def _pooled_gate(pooled: Tensor, weights: Weights, options: Options) -> Tensor:
     """(B, C, 1)."""
-    gate = pooled_gate(pooled, *weights[3:], options)
+    gate = pooled_gate(pooled, *layers(weights)[3:], options)
     return gate.squeeze(3)

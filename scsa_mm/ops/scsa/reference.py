@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..arithmetic import EPS, Affine
-from .arguments import Options, Weights
+from .arguments import Options, Weights, layers
 
 
 def scsa(x: Tensor, weights: Weights, options: Options) -> Tensor:
@@ -25,9 +25,10 @@ def scsa(x: Tensor, weights: Weights, options: Options) -> Tensor:
     Returns:
         (B, C, H, W), in the dtype of ``x``.
     """
-    a_h, a_w = spatial_gates(x, weights.convs, weights.norm_h, weights.norm_w, options.gate, options.unit)
+    convs, norm_h, norm_w, *channel = layers(weights)
+    a_h, a_w = spatial_gates(x, convs, norm_h, norm_w, options.gate, options.unit)
     x = x * a_h * a_w
-    return x * channel_gate(x, *weights[3:], options)
+    return x * channel_gate(x, *channel, options)
 
 
 def _gate(z: Tensor, kind: str, dim: int, unit: bool) -> Tensor:

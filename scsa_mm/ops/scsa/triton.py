@@ -6,7 +6,7 @@ are only strips, pooled maps and products of channels, each worked on by many sm
 """
 
 import functools
-from typing import Any
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from .. import gpu
 from ..arithmetic import dense, dense_as, memory_format, sum_dtype
 from ..launch import compile_together
-from .arguments import Options, Weights, flatten, misfit, unusual, window
-from .triton_plan import Plan, kept_size, make_plan
+from .arguments import Options, Weights, misfit, unusual, window
+from .triton_plan import WEIGHTS, Plan, kept_size, make_plan
 
 Kept = tuple[Tensor, ...]
 
@@ -23,12 +23,14 @@ LARGEST = 2**31  # of what is counted in int32: elements of one image, and of a 
 LONGEST_KERNEL = 63  # its taps are written out in the kernel
 IMAGES = 65535  # along the second axis of a grid
 
+_ordered = itemgetter(0, 2, 4, 6, 1, 3, 5, 7, *range(8, len(WEIGHTS)))  # as ``triton_plan.WEIGHTS``
+
 
 def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
     """Why this cannot be run; empty if it can."""
     if reason := gpu.unsupported(x) or unusual(options) or misfit(x, weights, options):
         return reason
-    longest = max(conv.weight.shape[2] for conv in weights.convs)
+    longest = max(weight.shape[2] for weight in weights[:8:2])
     if longest > LONGEST_KERNEL:
         return f'a kernel of {longest}'
     b, c, h, w = x.shape
@@ -53,12 +55,11 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     That is one tensor of small things: strip means, pooled map, four numbers a channel, statistics of the norms.
     """
     x = dense(x)
-    tensors = _tensors(weights)
-    plan = _plan_of(x, weights, options, tensors)
+    plan, tensors = _prepared(x, weights, options)
     with gpu.current(x):
         out = torch.empty_like(x)
-        scratch = torch.empty(plan.scratch, dtype=plan.acc, device=x.device)
-        kept = torch.empty(plan.kept, dtype=plan.acc, device=x.device)
+        scratch = x.new_empty(plan.scratch, dtype=plan.acc)
+        kept = x.new_empty(plan.kept, dtype=plan.acc)
         plan.forward(x, out, scratch, kept, *tensors)
     return out, (kept,)
 
@@ -68,57 +69,59 @@ def backward(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
     x = dense(x)
-    tensors = _tensors(weights)
-    plan = _plan_of(x, weights, options, tensors)
+    plan, tensors = _prepared(x, weights, options)
     grad = dense_as(grad, x)
     with gpu.current(x):
         grad_x = torch.empty_like(x)
-        scratch = torch.empty(plan.backward_scratch, dtype=plan.acc, device=x.device)
-        along = torch.empty(plan.along, dtype=x.dtype, device=x.device)
+        scratch = x.new_empty(plan.backward_scratch, dtype=plan.acc)
+        along = x.new_empty(plan.along)
         # One buffer for all; views of it are what autograd then keeps as .grad.
-        total = torch.empty(plan.parameters, dtype=plan.same or plan.acc, device=x.device)
+        total = x.new_empty(sum(plan.gradients), dtype=plan.same or plan.acc)
         plan.backward(grad, x, grad_x, scratch, kept[0], along, total, *tensors)
-    return grad_x, _parts(total, flatten(weights), plan.same)
+    return grad_x, _parts(total, plan, weights)
 
 
-def _plan_of(x: Tensor, weights: Weights, options: Options, tensors: list[Tensor]) -> Plan:
-    return _compiled_plan(
+def _parts(total: Tensor, plan: Plan, weights: Weights) -> list[Tensor | None]:
+    """The gradients of all parameters, as they lie one after the other in ``total``."""
+    # Not tracked as views, which takes the host longer.
+    parts: list[Tensor | None] = list(total.unsafe_split_with_sizes(plan.gradients))
+    for i, shape in plan.shapes:
+        parts[i] = parts[i].view(*shape)
+    for i in range(15, len(weights), 2):  # of q, k and v
+        if weights[i] is None:
+            parts.insert(i, None)
+    if plan.same is None:
+        parts = [None if g is None else g.to(t.dtype) for g, t in zip(parts, weights, strict=True)]
+    return parts
+
+
+def _prepared(x: Tensor, weights: Weights, options: Options) -> tuple[Plan, list[Tensor]]:
+    """The plan, and the weights as its launches get them."""
+    # A missing bias is not read, so that any tensor will do.
+    tensors = [(weights.q if t is None else t).contiguous() for t in _ordered(weights)]
+    plan = _compiled_plan(
         x.shape,
         x.dtype,
-        memory_format(x) == torch.channels_last,
-        window(x.shape[2], x.shape[3], options),
-        tuple([conv.weight.shape[2] for conv in weights.convs]),
-        tuple([layer.bias is not None for layer in weights[4:]]),
-        options.num_heads,
-        options.unit,
+        memory_format(x) is torch.channels_last,
+        options,
+        tuple([t.shape[2] for t in tensors[:4]]),
+        (weights.q_bias is not None, weights.k_bias is not None, weights.v_bias is not None),
         tuple([t.dtype for t in tensors]),
     )
+    return plan, tensors
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiled_plan(*key: Any) -> Plan:
-    plan = make_plan(*key)
+def _compiled_plan(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    last: bool,
+    options: Options,
+    lengths: tuple[int, ...],
+    biases: tuple[bool, ...],
+    dtypes: tuple[torch.dtype, ...],
+) -> Plan:
+    kernel = window(shape[2], shape[3], options)
+    plan = make_plan(shape, dtype, last, kernel, lengths, biases, options.num_heads, options.unit, dtypes)
     compile_together(plan.launches)
     return plan
-
-
-def _parts(total: Tensor, flat: list[Tensor | None], same: torch.dtype | None) -> list[Tensor | None]:
-    """The gradients of all parameters that are there, as they lie one after the other in ``total``."""
-    parts = iter(total.split_with_sizes([t.numel() for t in flat if t is not None]))
-    grads: list[Tensor | None] = [None if t is None else next(parts) for t in flat]
-    for i, t in enumerate(flat):
-        if t is not None and t.dim() > 1:
-            grads[i] = grads[i].view(t.shape)
-    if same is None:
-        grads = [None if g is None else g.to(t.dtype) for g, t in zip(grads, flat, strict=True)]
-    return grads
-
-
-def _tensors(weights: Weights) -> list[Tensor]:
-    """In the order of ``triton_plan.WEIGHTS``. A missing bias is not read, so that any tensor will do."""
-    convs, *layers = weights
-    tensors = [conv.weight for conv in convs]
-    tensors += [conv.bias for conv in convs]
-    for weight, bias in layers:
-        tensors += weight, weight if bias is None else bias
-    return [t.contiguous() for t in tensors]

@@ -12,9 +12,9 @@ from ..triton_math import divide, exp
 from . import triton_common as common
 
 
-@triton.jit(do_not_specialize=['C', 'nh', 'nw', 'ph', 'pw', 'number'])
-def windows(cells, pooled, parts, C, nh, nw, ph, pw, number, ACC: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr):
-    """The pooled map, where a window has several cells, and its statistics."""
+@triton.jit(do_not_specialize=['C', 'nh', 'nw', 'ph', 'pw'])
+def windows(cells, pooled, C, nh, nw, ph, pw, ACC: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr):
+    """The pooled map, where a window has several cells."""
     b = tl.program_id(1)
     n = nh * nw
     t = tl.program_id(0) * BT + tl.arange(0, BT)
@@ -27,20 +27,28 @@ def windows(cells, pooled, parts, C, nh, nw, ph, pw, number, ACC: tl.constexpr, 
         k = k0 + tl.arange(0, BK)[:, None]
         at = (first[None, :] + k // pw * (nw * pw) + k % pw) * C + (t % C)[None, :]
         total += tl.load(cells + at, mask=(k < ph * pw) & inside[None, :], other=0)
-    total = tl.sum(total, 0)
-    tl.store(pooled + b * n * C + t, total, mask=inside)
-    count = tl.minimum(BT, C * n - tl.program_id(0) * BT)
-    common.store_part(parts, b * 3 * number + tl.program_id(0), number, total, inside, count, ACC)
+    tl.store(pooled + b * n * C + t, tl.sum(total, 0), mask=inside)
 
 
-@triton.jit(do_not_specialize=['B', 'C', 'n', 'd', 'number', 'chunk', 'splits'])
+@triton.jit(do_not_specialize=['size', 'number'])
+def statistics(pooled, parts, size, number, ACC: tl.constexpr, BLOCK: tl.constexpr):
+    """Of the pooled map of an image, ``size`` numbers: a part a program."""
+    b = tl.program_id(1)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    values = tl.load(pooled + b * size + i, mask=i < size, other=0)
+    count = tl.minimum(BLOCK, size - tl.program_id(0) * BLOCK)
+    common.store_part(parts, b * 3 * number + tl.program_id(0), number, values, i < size, count, ACC)
+
+
+@triton.jit(do_not_specialize=['B', 'C', 'n', 'd', 'number', 'chunk', 'splits', 'keep'])
 def gram(
-    pooled, parts, product, sums, centred, B, C, n, d, number, chunk, splits,
-    PRECISION: tl.constexpr, ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    pooled, parts, product, sums, centred, B, C, n, d, number, chunk, splits, keep,
+    ACC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Products of the centred channels of a head over ``chunk`` positions, (splits, B, C, d), and their sums.
 
-    And the centred map as (B, C, n).
+    And the centred map as (B, C, n), if ``keep`` is 1. Not by tl.dot: the way of float32 operands through shared memory
+    takes longer than all else.
     """
     b = tl.program_id(2)
     head = tl.program_id(1)
@@ -48,28 +56,29 @@ def gram(
     split = pid % splits
     columns = (d + BN - 1) // BN
     row = pid // splits // columns
-    mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, 512, ACC)
+    mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, ACC)
     c = row * BM + tl.arange(0, BM)
     e = pid // splits % columns * BN + tl.arange(0, BN)
+    keep_c, keep_e = c < d, e < d
     pooled += b * n * C + head * d
+    to = centred + (b * C + head * d + e) * n
     of_product = tl.zeros([BM, BN], ACC)
     of_e = tl.zeros([BN], ACC)
-    for p0 in range(split * chunk, tl.minimum((split + 1) * chunk, n), BK):
-        p = p0 + tl.arange(0, BK)
-        here = (p < n)[:, None]
-        left = here & (c < d)[None, :]
-        right = here & (e < d)[None, :]
-        yc = tl.where(left, tl.load(pooled + p[:, None] * C + c[None, :], mask=left, other=0) - mean, 0)
-        ye = tl.where(right, tl.load(pooled + p[:, None] * C + e[None, :], mask=right, other=0) - mean, 0)
-        of_product = tl.dot(tl.trans(yc), ye, of_product, input_precision=PRECISION, out_dtype=ACC)
-        of_e += tl.sum(ye, 0)
-        to = (b * C + head * d + e)[None, :] * n + p[:, None]
-        tl.store(centred + to, ye, mask=right & (row == 0))
+    last = tl.minimum((split + 1) * chunk, n)
+    for p0 in range(split * chunk, last, 4):
+        for j in tl.static_range(4):
+            here = p0 + j < last
+            at = pooled + (p0 + j) * C
+            yc = tl.where(keep_c & here, tl.load(at + c, mask=keep_c & here, other=0) - mean, 0)
+            ye = tl.where(keep_e & here, tl.load(at + e, mask=keep_e & here, other=0) - mean, 0)
+            of_product += yc[:, None] * ye[None, :]
+            of_e += ye
+            tl.store(to + p0 + j, ye, mask=keep_e & here & (row < keep))
     at = (split * B + b) * C + head * d
     tl.store(
-        product + (at + c).to(tl.int64)[:, None] * d + e[None, :], of_product, mask=(c < d)[:, None] & (e < d)[None, :]
+        product + (at + c).to(tl.int64)[:, None] * d + e[None, :], of_product, mask=keep_c[:, None] & keep_e[None, :]
     )
-    tl.store(sums + at + e, of_e, mask=(e < d) & (row == 0))
+    tl.store(sums + at + e, of_e, mask=keep_e & (row == 0))
 
 
 @triton.jit
@@ -111,7 +120,7 @@ def attend(
     """
     b = tl.program_id(2)
     head = tl.program_id(1)
-    mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, 512, ACC)
+    mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, ACC)
     if tl.program_id(0) + head == 0:
         tl.store(norm_stats + 3 * b, mean * 0 + 1)
         tl.store(norm_stats + 3 * b + 1, mean)

@@ -36,18 +36,18 @@ def end(q, window, parts, cell, length):
 
 
 @triton.jit
-def statistics(parts, number, stride, LANES: tl.constexpr, ACC: tl.constexpr):
+def statistics(parts, number, stride, ACC: tl.constexpr):
     """Mean, variance and reciprocal standard deviation from ``number`` parts: counts, means, squared deviations' sums.
 
     All relative to the mean of the first part, so that nothing large cancels. Of one part, count 1 and the variance
     give the same bits again.
     """
     pilot = tl.load(parts + stride)
-    lane = tl.arange(0, LANES)
-    count = tl.zeros([LANES], ACC)
-    first = tl.zeros([LANES], ACC)
-    second = tl.zeros([LANES], ACC)
-    for i in range(0, number, LANES):
+    lane = tl.arange(0, 128)
+    count = tl.zeros([128], ACC)
+    first = tl.zeros([128], ACC)
+    second = tl.zeros([128], ACC)
+    for i in range(0, number, 128):
         here = i + lane < number
         n = tl.load(parts + i + lane, mask=here, other=0)
         off = tl.load(parts + stride + i + lane, mask=here, other=0) - pilot

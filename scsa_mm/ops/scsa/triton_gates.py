@@ -67,23 +67,23 @@ def _convolve(means, weight, bias, c, p, of_c, of_p, D, L, k, KMAX: tl.constexpr
     return z
 
 
-@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'steps', 'rows', 'chunks', 'blocks'])
+@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'steps', 'rows', 'chunks', 'blocks', 'step', 'left'])
 def convolve(
     by_row, by_col, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, means, parts,
-    B, C, H, W, steps, rows, chunks, blocks,
+    B, C, H, W, steps, rows, chunks, blocks, step, left,
     K0: tl.constexpr, K1: tl.constexpr, K2: tl.constexpr, K3: tl.constexpr, KMAX: tl.constexpr,
     LAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
     """Means along rows and columns from their sums, and the statistics of their convolutions: a part a program.
 
-    Programs overlap by what a kernel reaches to both sides, and write the same means there.
+    Programs follow each other after ``step`` positions, overlap by what a kernel reaches to both sides, ``left``, and
+    write the same means there.
     """
     chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST, BC, BL)
     weight, bias, k, before = _conv(
         group, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, K0, K1, K2, K3
     )
-    STEP: tl.constexpr = BL - KMAX // 2 * 2
-    c, p, of_c, of_p = _tile(chunk, block, C, L, STEP, KMAX // 2, LAST, BC, BL)
+    c, p, of_c, of_p = _tile(chunk, block, C, L, step, left, LAST, BC, BL)
     source = by_row
     if direction == 1:
         source = by_col
@@ -97,8 +97,8 @@ def convolve(
     tl.store(means + at, divide(total, (total * 0 + tl.where(direction == 0, W, H)).to(ACC)), mask=inside)
     tl.debug_barrier()  # other threads of this program read the means
     z = _convolve(means, weight, bias, c, p, of_c, of_p, D, L, k, KMAX, ACC)
-    own = inside & (p >= chunk * STEP) & (p < (chunk + 1) * STEP)
-    count = tl.minimum(BC, D - block * BC) * tl.maximum(tl.minimum(STEP, L - chunk * STEP), 0)
+    own = inside & (p >= chunk * step) & (p < (chunk + 1) * step)
+    count = tl.minimum(BC, D - block * BC) * tl.maximum(tl.minimum(step, L - chunk * step), 0)
     number = chunks * blocks
     common.store_part(parts, item * 3 * number + block * chunks + chunk, number, z, own, count, ACC)
 
@@ -108,18 +108,15 @@ def gates(
     means, parts, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, gamma_h, beta_h, gamma_w, beta_w,
     gate, stats, normal, B, C, H, W, number, chunks, blocks,
     K0: tl.constexpr, K1: tl.constexpr, K2: tl.constexpr, K3: tl.constexpr, KMAX: tl.constexpr,
-    AGAIN: tl.constexpr, UNIT: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr,
+    UNIT: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
-    """Row and column gates. The statistics of all parts go to ``stats``, as one part.
-
-    ``AGAIN``, in backward, ``parts`` are these, and the normalised convolution is kept in ``normal``.
-    """
+    """Row and column gates and the normalised convolution; the statistics of all parts go to ``stats``, as one part."""
     chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST, BC, BL)
     weight, bias, k, before = _conv(
         group, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, K0, K1, K2, K3
     )
-    mean, variance, rstd = common.statistics(parts + item * 3 * number, number, number, 128, ACC)
-    if not AGAIN and block + chunk == 0:
+    mean, variance, rstd = common.statistics(parts + item * 3 * number, number, number, ACC)
+    if block + chunk == 0:
         tl.store(stats + item * 3, mean * 0 + 1)
         tl.store(stats + item * 3 + 1, mean)
         tl.store(stats + item * 3 + 2, variance)
@@ -133,8 +130,7 @@ def gates(
     y = (z - mean) * rstd
     inside = (c < D) & (p < L)
     at = first + c * of_c + p * of_p
-    if AGAIN:
-        tl.store(normal + at, y, mask=inside)
+    tl.store(normal + at, y, mask=inside)
     tl.store(gate + at, sigmoid(y * scale + shift, UNIT), mask=inside)
 
 
@@ -159,7 +155,8 @@ def grad_gates(
 ):  # fmt: skip
     """Gradients of the pooled map per element of a window, ``spread``, and of the gates' arguments, ``grad_z``.
 
-    ``parts`` (3, chunks, 2, B, C): sums of grad_z, of its product with the normalised convolution, and of the latter.
+    ``parts`` (3, chunks, 2, B, C): sums of grad_z, of its product with the normalised convolution, and of the latter,
+    for as many chunks as the direction has.
     ``spread`` and ``grad_y`` are (B, C, n), channels-last (B, n, C). A program takes BL rows or columns.
     """
     pid = tl.program_id(0)
@@ -167,6 +164,9 @@ def grad_gates(
     block = pid // chunks % blocks
     direction = pid // (chunks * blocks) % 2
     b = pid // (chunks * blocks * 2)
+    L = tl.where(direction == 0, H, W)
+    if chunk * BL >= L:
+        return
     n = nh * nw
     rstd = common.rsqrt(tl.load(norm_stats + 3 * b + 2) + common.EPSILON)
     mean = tl.load(norm_stats + 3 * b + 1)
@@ -191,7 +191,6 @@ def grad_gates(
     factor = tl.load(gamma + channel, mask=keep_c, other=0).to(ACC) * each
     constant = tl.load(offset + b * C + channel, mask=keep_c, other=0) * factor
     g = tl.load(gate_c + b * C + channel, mask=keep_c, other=0)
-    L = tl.where(direction == 0, H, W)
     number = tl.where(direction == 0, steps, rows)
     across = tl.where(direction == 0, nw * pw, nh * ph)
     window_size = tl.where(direction == 0, kh, kw)
@@ -291,17 +290,17 @@ def grad_gates(
             tl.store(spread + at_n, u, mask=here)
 
 
-@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'pieces', 'chunks', 'blocks', 'size'])
+@triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'pieces', 'piece', 'chunks', 'blocks', 'size'])
 def grad_strips(
     means, stats, normal, grad_z, parts, weight0, weight1, weight2, weight3, gamma_h, gamma_w, grad_mean, taps, sums,
-    B, C, H, W, pieces, chunks, blocks, size,
+    B, C, H, W, pieces, piece, chunks, blocks, size,
     K0: tl.constexpr, K1: tl.constexpr, K2: tl.constexpr, K3: tl.constexpr, KMAX: tl.constexpr,
     LAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
     """Through norm and convolution to the strips: ``grad_mean``, divided by the length that the mean was taken over.
 
     Gradients of the convolutions come in parts, a row of ``taps`` (2 B chunks, ..) each; those of the norms for each
-    image go to ``sums``. ``parts`` is what ``grad_gates`` found in so many ``pieces``.
+    image go to ``sums``. ``parts`` is what ``grad_gates`` found, in ``pieces`` of so many positions, ``piece``.
     """
     chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST, BC, BL)
     weight, bias, k, before = _conv(
@@ -312,8 +311,9 @@ def grad_strips(
     if direction == 1:
         gamma = gamma_w
     gamma += group * D
-    piece = 2 * B * C
-    stride = pieces * piece
+    further = 2 * B * C
+    stride = pieces * further
+    pieces = (L + piece - 1) // piece
     parts += (direction * B + b) * C + group * D
     of_straight = tl.zeros([128], ACC)
     of_crossed = tl.zeros([128], ACC)
@@ -323,8 +323,8 @@ def grad_strips(
         dz = tl.zeros([128], ACC)
         dzy = tl.zeros([128], ACC)
         for i in range(pieces):
-            dz += tl.load(parts + i * piece + lane, mask=here, other=0)
-            dzy += tl.load(parts + stride + i * piece + lane, mask=here, other=0)
+            dz += tl.load(parts + i * further + lane, mask=here, other=0)
+            dzy += tl.load(parts + stride + i * further + lane, mask=here, other=0)
         factor = tl.load(gamma + lane, mask=here, other=0).to(ACC)
         of_straight += factor * dz
         of_crossed += factor * dzy
@@ -369,9 +369,9 @@ def grad_strips(
     dzy = tl.zeros([BC], ACC)
     total_y = tl.zeros([BC], ACC)
     for i in range(pieces):
-        dz += tl.load(parts + i * piece + channel, mask=keep, other=0)
-        dzy += tl.load(parts + stride + i * piece + channel, mask=keep, other=0)
-        total_y += tl.load(parts + 2 * stride + i * piece + channel, mask=keep, other=0)
+        dz += tl.load(parts + i * further + channel, mask=keep, other=0)
+        dzy += tl.load(parts + stride + i * further + channel, mask=keep, other=0)
+        total_y += tl.load(parts + 2 * stride + i * further + channel, mask=keep, other=0)
     factor = tl.load(gamma + channel, mask=keep, other=0).to(ACC)
     grad_bias = rstd * (factor * dz - straight * L - crossed * total_y)
     if chunk > 0:

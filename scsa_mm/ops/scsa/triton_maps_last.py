@@ -6,34 +6,34 @@ import triton.language as tl
 from . import triton_common as common
 
 
-@triton.jit(do_not_specialize=['B', 'C4', 'H', 'W', 'kh', 'kw', 'nh', 'nw', 'ph', 'pw', 'ch', 'cw', 'blocks', 'number'])
+@triton.jit(
+    do_not_specialize=['B', 'C4', 'H', 'W', 'kh', 'kw', 'nh', 'nw', 'ph', 'pw', 'ch', 'cw', 'chunk', 'steps', 'blocks']
+)
 def pool(
-    x, gate, pooled, parts, B, C4, H, W, kh, kw, nh, nw, ph, pw, ch, cw, blocks, number,
+    x, gate, pooled, B, C4, H, W, kh, kw, nh, nw, ph, pw, ch, cw, chunk, steps, blocks,
     ACC: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     C = C4 * 4
     pid = tl.program_id(0)
-    block = pid % blocks
-    cell = pid // blocks
-    cells = nh * ph * nw * pw
     b = tl.program_id(1)
-    r = cell // (nw * pw)
-    q = cell % (nw * pw)
-    c = block * BC + tl.arange(0, BC)
-    h0 = common.start(r, kh, ph, ch)
-    w0 = common.start(q, kw, pw, cw)
-    h = h0 + tl.arange(0, 8)
-    w = w0 + tl.arange(0, 8)
-    keep_h = (h < common.end(r, kh, ph, ch, H))[:, None] & (c < C)[None, :]
-    keep_w = (w < common.end(q, kw, pw, cw, W))[:, None] & (c < C)[None, :]
+    c = pid % blocks * BC + tl.arange(0, BC)
+    step = pid // blocks % steps
+    r = pid // (blocks * steps)
+    across = nw * pw
+    keep_c = c < C
+    lane = tl.arange(0, 8)
+    h = common.start(r, kh, ph, ch) + lane
+    keep_h = (h < common.end(r, kh, ph, ch, H))[:, None] & keep_c[None, :]
     a_h = tl.load(gate + (b * H + h)[:, None] * C + c[None, :], mask=keep_h, other=0)
-    a_w = tl.load(gate + (B * H + b * W + w)[:, None] * C + c[None, :], mask=keep_w, other=0)
-    at = b.to(tl.int64) * (H * W * C) + ((h[:, None] * W + w[None, :])[:, :, None] * C + c[None, None, :])
-    v = tl.load(x + at, mask=keep_h[:, None, :] & keep_w[None, :, :], other=0).to(ACC)
-    total = tl.sum(tl.sum(v * a_h[:, None, :], 0) * a_w, 0) / (kh * kw)
-    tl.store(pooled + (b * cells + cell) * C + c, total, mask=c < C)
-    count = tl.minimum(BC, C - block * BC)
-    common.store_part(parts, b * 3 * number + pid, number, total, c < C, count, ACC)
+    image = b.to(tl.int64) * (H * W * C)
+    for q in range(step * chunk, tl.minimum((step + 1) * chunk, across)):
+        w = common.start(q, kw, pw, cw) + lane
+        keep_w = (w < common.end(q, kw, pw, cw, W))[:, None] & keep_c[None, :]
+        a_w = tl.load(gate + (B * H + b * W + w)[:, None] * C + c[None, :], mask=keep_w, other=0)
+        at = image + ((h[:, None] * W + w[None, :])[:, :, None] * C + c[None, None, :])
+        v = tl.load(x + at, mask=keep_h[:, None, :] & keep_w[None, :, :], other=0).to(ACC)
+        total = tl.sum(tl.sum(v * a_h[:, None, :], 0) * a_w, 0) / (kh * kw)
+        tl.store(pooled + ((b * nh * ph + r) * across + q) * C + c, total, mask=keep_c)
 
 
 @triton.jit(do_not_specialize=['B', 'C4', 'H', 'W', 'blocks', 'steps'])

@@ -14,7 +14,9 @@ from ..triton_strips import LANGUAGE, strip_sums
 from . import triton_channel, triton_few, triton_gates, triton_maps, triton_maps_last
 
 CELL = 8  # rows and columns that a block of a map holds
+PROGRAMS = 4096  # of one warp, which a large GPU holds at once
 FEW = 4  # positions of the pooled map for which the attention's products are made where they are needed
+STATISTICS = 2048  # numbers of the pooled map for one program
 POSITIONS = 64  # of the pooled map for one program of the others
 
 Buffer = dict[str, int]
@@ -41,7 +43,8 @@ class Plan(NamedTuple):
     kept: int
     backward_scratch: int
     along: int  # of means over cells, in the dtype of the map
-    parameters: int
+    gradients: list[int]  # how many numbers each parameter that is there has, in the order of ``flatten``
+    shapes: list[tuple[int, tuple[int, ...]]]  # of those with more than one dimension, by place
     same: torch.dtype | None  # of all weights, if it is one
 
 
@@ -90,7 +93,6 @@ def make_plan(
     quarter, longest = c // 4, max(lengths)
     convs = sum(lengths) * quarter + c
     size = (9 + sum(biases)) * c  # of the other parameters
-    fast = {'FAST': dtype.itemsize == 2}
     few = n <= FEW
     of_convs, of_norms, of_scales = weights[:8], weights[8:12], weights[12:]
     same = weights[0] if len(set(weights)) == 1 else None
@@ -98,126 +100,95 @@ def make_plan(
 
     strips = strip_sums(shape, dtype, last)
     taps = {f'K{i}': k for i, k in enumerate(lengths)} | {'KMAX': longest, 'LAST': last} | language
-    reach = longest // 2 * 2
-    if last:
+    longer, reach = max(h, w), longest // 2 * 2
+    short = 8 if longer <= 8 else 16 if longer <= 16 else 0
+    if short:
+        block = {'BC': 512 // short if last else 256 // short, 'BL': short, 'num_warps': 2 if last else 1}
+    elif last:
         block = {'BC': 16, 'BL': 32 if reach <= 16 else 128, 'num_warps': 4}
     else:
-        narrow = max(h, w) + reach <= 32
-        block = {'BC': 8, 'BL': 32, 'num_warps': 1} if narrow else {'BC': 1, 'BL': 128, 'num_warps': 1}
+        block = {'BC': 1, 'BL': 128, 'num_warps': 1}
     blocks = -(-quarter // block['BC'])
-    chunks = -(-max(h, w) // (block['BL'] - reach))
+    step, left = (block['BL'], 0) if longer <= block['BL'] else (block['BL'] - reach, longest // 2)
+    chunks = -(-longer // step)
     parts = blocks * chunks
     convolve = Launch(
         triton_gates.convolve, (8 * b * parts,), (acc, acc, *of_convs, acc, acc),
-        (b, c, h, w, strips.steps, strips.rows, chunks, blocks), **taps, **block,
+        (b, c, h, w, strips.steps, strips.rows, chunks, blocks, step, left), **taps, **block,
     )  # fmt: skip
-    chunks = -(-max(h, w) // block['BL'])
+    chunks = -(-longer // block['BL'])
     gates, gates_again = (
         Launch(
             triton_gates.gates, (8 * b * blocks * chunks,), (acc, acc, *of_convs, *of_norms, acc, acc, acc),
-            (b, c, h, w, number, chunks, blocks), AGAIN=again, UNIT=unit, **taps, **block,
+            (b, c, h, w, number, chunks, blocks), UNIT=unit, **taps, **block,
         )
-        for again, number in ((False, parts), (True, 1))
+        for number in (parts, 1)
     )  # fmt: skip
 
-    # Maps.
-    streamed, maps = (dtype, acc), triton_maps_last if last else triton_maps
-    count = c // 4 if last else c
-    if last:
-        wide = {'BC': 64 if c > 32 else 32}
-        of_c = -(-c // wide['BC'])
-        pool_parts = cells * of_c
-        pool_rest, pool_block = (of_c,), wide
-        steps, tile = -(-w // 16), {'BH': 4, 'BW': 16}
-        scale_grid, scale_rest = of_c * steps * -(-h // 4), (of_c, steps)
-        scale_block = wide | tile
-        input_grid, input_rest, input_block = of_c * down * across, (of_c,), wide
-        bq = 1 if across == 1 else 2 if across == 2 else 4
-        sums_block = {'BC': 128 // bq, 'BQ': bq}
-        sums_blocks = -(-c // sums_block['BC'])
-        many, sums_rest = 2048, (sums_blocks,)
-    else:
-        pool_parts = -(-c * cells // 64)
-        pool_rest, pool_block = (), {'BT': 64, 'num_warps': 8}
-        whole = w % 4 == 0
-        scale_grid, scale_rest = -(-c * h * w // 4096), ()
-        scale_block = {'WHOLE': whole, 'BLOCK': 1024}
-        input_grid, input_rest, input_block = -(-c * down * across // 32), (), {'BT': 32}
-        bq = 1 if across == 1 else 2 if across == 2 else 8
-        sums_block = {'BP': 8 // bq, 'BQ': bq}
-        sums_blocks = -(-b * c // sums_block['BP'])
-        many, sums_rest = 4096, ()
-    pool = Launch(
-        maps.pool, (cells * of_c if last else pool_parts, b), (*streamed, acc, acc),
-        (b, count, h, w, *windows, *pool_rest, pool_parts), **pool_block, **language,
-    )  # fmt: skip
-    number, of_windows = pool_parts, None
+    maps = _maps(shape, dtype, last, windows, down, across)
+    rows, steps = maps.pieces
+    of_windows = None
     if ph * pw > 1:
-        number = -(-c * n // 8)
         of_windows = Launch(
-            triton_channel.windows, (number, b), (acc, acc, acc), (c, nh, nw, ph, pw, number),
-            BT=8, BK=128, **language,
-        )  # fmt: skip
-    scale_sizes = (b, c // 4, h, w if last or not whole else w // 4)
-    scale = Launch(
-        maps.scale, (scale_grid, b), (dtype, acc, acc, dtype), (*scale_sizes, *scale_rest), **scale_block, **language
-    )
-    steps = -(-across // bq)
-    images = 1 if not last else b
-    chunk = next((k for k in (8, 4, 2) if images * sums_blocks * steps * -(-down // k) >= many), 1)
-    rows = -(-down // chunk)
-    grid = (sums_blocks * steps * rows, b) if last else (sums_blocks * steps * rows,)
-    grad_sums = Launch(
-        maps.grad_sums, grid, (dtype, dtype, *[acc] * 4, dtype, dtype),
-        (b, count, h, w, *windows, down, across, chunk, rows, steps, *sums_rest), num_warps=1, **sums_block, **language,
-    )  # fmt: skip
-    grad_input = Launch(
-        maps.grad_input, (input_grid, b), (dtype, *[acc] * 4, dtype),
-        (b, count, h, w, *windows, down, across, *input_rest), **input_block, **language,
-    )  # fmt: skip
+            triton_channel.windows, (-(-c * n // 8), b), (acc, acc), (c, nh, nw, ph, pw), BT=8, BK=128, **language
+        )
 
     # Channels.
-    splits, gram, gram_again, grad_pooled = 1, None, None, None
-    precision = {'PRECISION': 'tf32x3' if dtype.itemsize == 2 else 'ieee'}
+    number = -(-c * n // STATISTICS)
+    statistics = Launch(
+        triton_channel.statistics, (number, b), (acc, acc), (c * n, number), BLOCK=STATISTICS, num_warps=8, **language
+    )
+    splits = -(-n // POSITIONS)
     if not few:
-        splits = -(-n // POSITIONS)
-        tiles = -(-d // 32) * -(-d // 64)
+        tiles = -(-d // 8) * -(-d // 128)
         gram, gram_again = (
             Launch(
-                triton_channel.gram, (splits * tiles, heads, b), (acc,) * 5, (b, c, n, d, k, POSITIONS, splits),
-                BM=32, BN=64, BK=32, num_stages=2, **precision, **language,
+                triton_channel.gram, (splits * tiles, heads, b), (acc,) * 5,
+                (b, c, n, d, *integers), BM=8, BN=128, **language,
             )
-            for k in (number, 1)
+            for integers in ((number, POSITIONS, splits, 0), (1, POSITIONS, splits, 1))
         )  # fmt: skip
         grad_pooled = Launch(
             triton_channel.grad_pooled, (-(-d // 16) * -(-n // 32), heads, b), (acc,) * 3, (c, n, d),
-            LAST=last, BM=16, BN=32, BK=64, num_stages=2, **precision, **language,
+            LAST=last, PRECISION='tf32x3' if dtype.itemsize == 2 else 'ieee', BM=16, BN=32, BK=64, num_stages=2,
+            **language,
         )  # fmt: skip
-    attention = dict(zip(('BIAS_Q', 'BIAS_K', 'BIAS_V'), biases, strict=True)) | language | fast
-    attention |= {'UNIT': unit, 'BC': 16 if n == 1 else 8 if few else 4, 'BE': 128}
-    grid = (-(-d // attention['BC']), heads, b)
+    bias = dict(zip(('BIAS_Q', 'BIAS_K', 'BIAS_V'), biases, strict=True))
+    rounded = {'FAST': dtype.itemsize == 2} | language
     if few:
-        attention |= {'N': 1 if n == 1 else FEW}
-        attend = Launch(triton_few.attend, grid, (acc, acc, *of_scales, acc, acc), (b, c, n, d, number), **attention)
+        positions = {'N': 1 if n == 1 else FEW}
+        tile = positions | {'BC': 16 if n == 1 else 8, 'BE': 128}
+        grid = (-(-d // tile['BC']), heads, b)
+        project, project_again = (
+            Launch(
+                triton_few.project, (-(-c // 128), b), (acc, acc, *of_scales, *[acc] * 4),
+                (b, c, n, d, k, rows * steps), UNIT=unit, BACK=back, BC=128, **positions, **bias, **language,
+            )
+            for back, k in ((False, number), (True, 1))
+        )  # fmt: skip
+        attend = Launch(triton_few.attend, grid, (acc, acc), (b, c, d), UNIT=unit, **tile, **rounded)
         attend_backward = Launch(
-            triton_few.attend_backward, grid, (*[acc] * 4, *of_scales, *[acc] * 4), (b, c, n, d, rows * steps, size),
-            LAST=last, **attention,
+            triton_few.attend_backward, grid, (*[acc] * 4, *of_scales[:3], *of_scales[4:7:2], *[acc] * 4),
+            (b, c, n, d, size), LAST=last, **bias, **tile, **rounded,
         )  # fmt: skip
     else:
+        tile = {'BC': 4, 'BE': 128}
+        grid = (-(-d // tile['BC']), heads, b)
         attend = Launch(
-            triton_channel.attend, grid, (*[acc] * 3, *of_scales, acc, acc), (b, c, n, d, number, splits), **attention
-        )
+            triton_channel.attend, grid, (*[acc] * 3, *of_scales, acc, acc), (b, c, n, d, number, splits),
+            UNIT=unit, **bias, **tile, **rounded,
+        )  # fmt: skip
         attend_backward = Launch(
             triton_channel.attend_backward, grid, (*[acc] * 5, *of_scales, *[acc] * 3),
-            (b, c, n, d, splits, rows * steps, size), **attention,
+            (b, c, n, d, splits, rows * steps, size), UNIT=unit, **bias, **tile, **rounded,
         )  # fmt: skip
 
     # Gradients of strips and parameters.
     if last:
         pieces_block = {'BC': 32, 'BL': 8, 'BQ': 2}
     else:
-        pieces_block = {'BC': 8, 'BL': 16, 'BQ': 4} if max(h, w) <= 16 else {'BC': 1, 'BL': 32, 'BQ': 16}
-    pieces, of_c = -(-max(h, w) // pieces_block['BL']), -(-c // pieces_block['BC'])
+        pieces_block = {'BC': 8, 'BL': 16, 'BQ': 4} if longer <= 16 else {'BC': 1, 'BL': 64, 'BQ': 8}
+    pieces, of_c = -(-longer // pieces_block['BL']), -(-c // pieces_block['BC'])
     grad_gates = Launch(
         triton_gates.grad_gates, (pieces * of_c * 2 * b,),
         (*[acc] * 4, of_scales[0], *[acc] * 6, dtype, dtype, *[acc] * 3),
@@ -227,7 +198,7 @@ def make_plan(
     grad_strips = Launch(
         triton_gates.grad_strips, (8 * b * blocks * chunks,),
         (*[acc] * 5, *of_convs[:4], of_norms[0], of_norms[2], *[acc] * 3),
-        (b, c, h, w, pieces, chunks, blocks, size), **taps, **block,
+        (b, c, h, w, pieces, pieces_block['BL'], chunks, blocks, size), **taps, **block,
     )  # fmt: skip
     add_images = Launch(
         triton_gates.add_images, (-(-convs // 16) + -(-size // 16),), (acc, acc, total),
@@ -235,7 +206,10 @@ def make_plan(
     )  # fmt: skip
 
     strip_size = b * c * (h + w)
-    products = {} if few else {'product': splits * b * c * d, 'of_y': splits * b * c}
+    if few:
+        products = {'projected': (2 * positions['N'] + 2) * b * c}
+    else:
+        products = {'product': splits * b * c * d, 'of_y': splits * b * c}
     kept, kept_end = _cut(_kept_parts(b, c, h, w, n))
     forward, forward_end = _cut(
         {
@@ -244,8 +218,7 @@ def make_plan(
             'gate': strip_size,
             'parts': 24 * b * parts,
             'cells': b * c * cells if of_windows else 0,
-            'pool_parts': 3 * b * pool_parts,
-            'window_parts': 3 * b * number if of_windows else 0,
+            'map_parts': 3 * b * number,
             'centred': 0 if few else b * c * n,
         }
         | products
@@ -272,31 +245,39 @@ def make_plan(
     )
     along, along_end = _cut({'along_h': b * c * h * nw * pw, 'along_w': b * c * nh * ph * w})
 
+    # What gates write beside them is not needed in forward, and known in backward: it goes where nothing is of use.
     of = _Places(FORWARD, scratch=forward, kept=kept)
     stage = [
         of(strips.launch, 'x by_row by_col'),
         of(convolve, f'by_row by_col {CONVS} means parts'),
-        of(gates, f'means parts {CONVS} gamma_h beta_h gamma_w beta_w gate stats gate'),
-        of(pool, 'x gate cells pool_parts' if of_windows else 'x gate pooled pool_parts'),
+        of(gates, f'means parts {CONVS} gamma_h beta_h gamma_w beta_w gate stats by_row'),
+        of(maps.pool, 'x gate cells' if of_windows else 'x gate pooled'),
     ]
-    found = 'window_parts' if of_windows else 'pool_parts'
     if of_windows:
-        stage.append(of(of_windows, 'cells pooled window_parts'))
+        stage.append(of(of_windows, 'cells pooled'))
+    stage.append(of(statistics, 'pooled map_parts'))
     if few:
-        stage.append(of(attend, f'pooled {found} {SCALES} logits norm_stats'))
+        stage.append(of(project, f'pooled map_parts {SCALES} logits pooled projected norm_stats'))
+        stage.append(of(attend, 'projected logits'))
     else:
-        stage.append(of(gram, f'pooled {found} product of_y centred'))
-        stage.append(of(attend, f'{found} product of_y {SCALES} logits norm_stats'))
-    stage.append(of(scale, 'x gate logits out'))
+        stage.append(of(gram, 'pooled map_parts product of_y centred'))
+        stage.append(of(attend, f'map_parts product of_y {SCALES} logits norm_stats'))
+    stage.append(of(maps.scale, 'x gate logits out'))
 
     backward['norm_sums'] = backward['sums'] + 4 * c
     of = _Places(BACKWARD, scratch=backward, kept=kept, along=along)
     back = [
-        of(gates_again, f'means stats {CONVS} gamma_h beta_h gamma_w beta_w gate stats normal'),
-        of(grad_sums, 'x grad gate by_row by_col grad_gate along_h along_w'),
+        of(gates_again, f'means stats {CONVS} gamma_h beta_h gamma_w beta_w gate taps normal'),
+        of(maps.grad_sums, 'x grad gate by_row by_col grad_gate along_h along_w'),
     ]
     if few:
-        back.append(of(attend_backward, f'pooled norm_stats logits grad_gate {SCALES} grad_y centred offset sums'))
+        back += [
+            of(project_again, f'pooled norm_stats {SCALES} logits grad_gate projected norm_stats'),
+            of(
+                attend_backward,
+                'projected pooled norm_stats logits gamma beta q k v grad_y centred offset sums',
+            ),
+        ]
     else:
         back += [
             of(gram_again, 'pooled norm_stats product of_y centred'),
@@ -314,14 +295,17 @@ def make_plan(
             grad_strips,
             'means stats normal grad_z parts weight0 weight1 weight2 weight3 gamma_h gamma_w grad_mean taps sums',
         ),
-        of(grad_input, 'grad gate logits spread grad_mean grad_x'),
+        of(maps.grad_input, 'grad gate logits spread grad_mean grad_x'),
         of(add_images, 'taps sums total'),
     ]
+    gradients = [s for k in lengths for s in (quarter * k, quarter)] + [c] * (9 + sum(biases))
+    shapes = [(2 * i, (quarter, 1, k)) for i, k in enumerate(lengths)]
+    shapes += [(14 + i + sum(biases[:i]), (c, 1, 1, 1)) for i in range(3)]
     return Plan(
         acc=acc, forward=Launches(*stage), backward=Launches(*back),
         launches=tuple(launch for launch, _ in (*stage, *back)),
-        scratch=forward_end, kept=kept_end, backward_scratch=backward_end, along=along_end, parameters=convs + size,
-        same=same,
+        scratch=forward_end, kept=kept_end, backward_scratch=backward_end, along=along_end,
+        gradients=gradients, shapes=shapes, same=same,
     )  # fmt: skip
 
 
@@ -336,6 +320,103 @@ class _Places:
 
     def __call__(self, launch: Launch, names: str) -> tuple[Launch, list[int | tuple[int, int]]]:
         return launch, [self._places[name] for name in names.split()]
+
+
+class _Maps(NamedTuple):
+    """The launches over maps; ``grad_sums`` leaves its sums in so many pieces down and across."""
+
+    pool: Launch
+    scale: Launch
+    grad_sums: Launch
+    grad_input: Launch
+    pieces: tuple[int, int]
+
+
+def _maps(
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    last: bool,
+    windows: tuple[int, ...],
+    down: int,
+    across: int,
+) -> _Maps:
+    """For windows (kh, kw, nh, nw, ph, pw, ch, cw), and so many cells down and across the whole map."""
+    b, c, h, w = shape
+    acc = sum_type(dtype)
+    language = {'ACC': LANGUAGE[acc]}
+    kh, kw, nh, nw, ph, pw, _, _ = windows
+    cells_down, cells_across = nh * ph, nw * pw
+    bq = _few_of(across)
+    if last:
+        sizes = (b, c // 4, h, w)
+        wide, of_c = {'BC': 64 if c > 32 else 32}, -(-c // (64 if c > 32 else 32))
+        narrow = {'BC': 32, 'num_warps': 1}
+        chunk = _chunk(b * -(-c // 32) * cells_down, cells_across)
+        steps = -(-cells_across // chunk)
+        pool = Launch(
+            triton_maps_last.pool, (-(-c // 32) * steps * cells_down, b), (dtype, acc, acc),
+            (*sizes, *windows, chunk, steps, -(-c // 32)), **narrow, **language,
+        )  # fmt: skip
+        steps = -(-w // 16)
+        scale = Launch(
+            triton_maps_last.scale, (of_c * steps * -(-h // 4), b), (dtype, acc, acc, dtype),
+            (*sizes, of_c, steps), BH=4, BW=16, **wide, **language,
+        )  # fmt: skip
+        grad_input = Launch(
+            triton_maps_last.grad_input, (of_c * down * across, b), (dtype, *[acc] * 4, dtype),
+            (*sizes, *windows, down, across, of_c), **wide, **language,
+        )  # fmt: skip
+        bq = min(bq, 4)
+        block, blocks = {'BC': 128 // bq, 'BQ': bq}, -(-c // (128 // bq))
+        steps = -(-across // bq)
+        chunk = _chunk(b * blocks * steps, down)
+        rows = -(-down // chunk)
+        grid, rest, kernel = (blocks * steps * rows, b), (blocks,), triton_maps_last.grad_sums
+    else:
+        sizes = (b, c, h, w)
+        of_pool = _few_of(cells_across)
+        planes, steps = -(-b * c // (16 // of_pool)), -(-cells_across // of_pool)
+        chunk = _chunk(planes * steps, cells_down)
+        rows = -(-cells_down // chunk)
+        pool = Launch(
+            triton_maps.pool, (planes * steps * rows,), (dtype, acc, acc), (*sizes, *windows, chunk, rows, steps),
+            BP=16 // of_pool, BQ=of_pool, num_warps=1, **language,
+        )  # fmt: skip
+        whole = w % 4 == 0
+        size = c * h * w
+        flat = {'WHOLE': whole} | language
+        sizes_ = (b, c // 4, h, w // 4 if whole else w)
+        scale = Launch(triton_maps.scale, (-(-size // 4096), b), (dtype, acc, acc, dtype), sizes_, BLOCK=1024, **flat)
+        grad_input = Launch(
+            triton_maps.grad_input,
+            (-(-size // 2048), b),
+            (dtype, *[acc] * 4, dtype),
+            (*sizes_, kh, kw, nh, nw),
+            BLOCK=512,
+            **flat,
+        )
+        block, blocks = {'BP': 8 // bq, 'BQ': bq}, -(-b * c // (8 // bq))
+        steps = -(-across // bq)
+        chunk = _chunk(blocks * steps, down)
+        rows = -(-down // chunk)
+        grid, rest, kernel = (blocks * steps * rows,), (), triton_maps.grad_sums
+        if dtype != torch.float64:
+            block['maxnreg'] = 96  # without spilling, and a multiprocessor holds half as many warps more
+    grad_sums = Launch(
+        kernel, grid, (dtype, dtype, *[acc] * 4, dtype, dtype),
+        (*sizes, *windows, down, across, chunk, rows, steps, *rest), num_warps=1, **block, **language,
+    )  # fmt: skip
+    return _Maps(pool, scale, grad_sums, grad_input, (rows, steps))
+
+
+def _few_of(cells: int) -> int:
+    """Cells across for a program, in a few classes."""
+    return cells if cells <= 2 else 8
+
+
+def _chunk(programs: int, length: int) -> int:
+    """How many of ``length`` things a program takes, if there are so many programs for each of them."""
+    return next((k for k in (8, 4, 2) if programs * -(-length // k) >= PROGRAMS), 1)
 
 
 def _cells(length: int, window: int) -> tuple[int, int, int]:
