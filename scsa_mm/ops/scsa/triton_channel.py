@@ -65,8 +65,9 @@ def gram(
     of_product = tl.zeros([BM, BN], ACC)
     of_e = tl.zeros([BN], ACC)
     last = tl.minimum((split + 1) * chunk, n)
-    for p0 in range(split * chunk, last, 4):
-        for j in tl.static_range(4):
+    # So many at once, as each turn waits for memory.
+    for p0 in range(split * chunk, last, 16):
+        for j in tl.static_range(16):
             here = p0 + j < last
             at = pooled + (p0 + j) * C
             yc = tl.where(keep_c & here, tl.load(at + c, mask=keep_c & here, other=0) - mean, 0)
