@@ -8,8 +8,9 @@ from scsa_mm.ops.dispatch import choose
 from scsa_mm.ops.function import run
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
-# A single draw of a few numbers says little about an error; in narrow types all the less separates the two.
-SEEDS = {torch.float32: 8, torch.bfloat16: 2, torch.float16: 2}
+# A single draw of a few numbers says little about an error, and the mean of eight was off by a third on one processor
+# or another; in narrow types all the less separates the two.
+SEEDS = {torch.float32: 24, torch.bfloat16: 2, torch.float16: 2}
 
 
 def results(operator, backend, x, grad, flat, options):
