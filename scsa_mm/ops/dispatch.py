@@ -259,11 +259,16 @@ def with_free_memory(run: Callable[..., Any], *args: Any) -> Any:
     try:
         return run(*args)
     except Exception as error:
-        if not out_of_memory(error):
+        if not out_of_memory(error) or _capturing():
             raise
     # Not in the clause above, where the error would hold on to what the first try had allocated.
     torch.cuda.empty_cache()
     return run(*args)
+
+
+def _capturing() -> bool:
+    """Whether launches go into a CUDA graph, where no memory may be freed."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def out_of_memory(error: Exception) -> bool:

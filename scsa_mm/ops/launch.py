@@ -208,7 +208,8 @@ def _compile(launches: Collection[Launch], device: int) -> list[Any]:
 
 
 def _remember(device: int, variant: Variant, kernel: Any) -> None:
-    if kernel is not None:  # as from Triton's hooks that do not let it compile
+    # None from Triton's hooks that do not let it compile; no function yet while another thread loads the kernel.
+    if kernel is not None and kernel.run is not None and kernel.function is not None:
         _compiled[device, variant] = kernel.run, kernel.function, kernel.packed_metadata
 
 

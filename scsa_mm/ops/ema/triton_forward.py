@@ -94,7 +94,7 @@ def moments(
     deviations = tl.sum(second, 1) - count * shift * shift
     out = parts + ((row * across + col) * 2 * B + b) * C + lane
     tl.store(out, tl.reshape(pilot, [NC]) + shift, mask=lane < C)
-    tl.store(out + B * C, tl.maximum(deviations, 0), mask=lane < C)
+    tl.store(out + B * C, tl.maximum(deviations, 0, propagate_nan=tl.PropagateNan.ALL), mask=lane < C)
 
 
 @triton.jit(do_not_specialize=['B', 'C', 'H', 'W', 'c', 'rows', 'down', 'across', 'width', 'inner', 'jump'])

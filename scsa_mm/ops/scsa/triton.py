@@ -21,6 +21,8 @@ Kept = tuple[Tensor, ...]
 
 LARGEST = 2**31  # of what is counted in int32: elements of one image, and of a buffer of strips or pooled maps
 LONGEST_KERNEL = 63  # its taps are written out in the kernel
+BLOCK = 2**12  # elements that the last program of a pass may go beyond them
+LONGEST = 2**22  # rows or columns, whose windows are found in float32
 IMAGES = 65535  # along the second axis of a grid
 
 _ordered = itemgetter(0, 2, 4, 6, 1, 3, 5, 7, *range(8, len(WEIGHTS)))  # as ``triton_plan.WEIGHTS``
@@ -35,9 +37,12 @@ def unsupported(x: Tensor, weights: Weights, options: Options) -> str:
         return f'a kernel of {longest}'
     b, c, h, w = x.shape
     kh, kw = window(h, w, options)
-    # For a column's sum a summand of every 7 rows at most, for a row's one of every 7 columns.
+    # For a column's sum a summand of every 7 rows at most, for a row's one of every 7 columns. Of a convolution's
+    # gradient one of every 8 positions both ways; at most 12 numbers a channel for the other parameters.
     strip_sums, pooled = h * (w // 7 + 1) + w * (h // 7 + 1), (h // kh) * (w // kw)
-    if c * h * w >= LARGEST or b * c * max(strip_sums, pooled, h + w, c // options.num_heads) >= LARGEST or b > IMAGES:
+    taps = 2 * -(-max(h, w) // 8) * (sum(weight.shape[2] for weight in weights[:8:2]) // 4 + 1)
+    most = max(strip_sums, pooled, h + w, c // options.num_heads, taps, 12)
+    if c * h * w >= LARGEST - BLOCK or b * c * most >= LARGEST or b > IMAGES or max(h, w) >= LONGEST:
         return 'x is too large'
     return ''
 
@@ -55,8 +60,8 @@ def forward(x: Tensor, weights: Weights, options: Options) -> tuple[Tensor, Kept
     That is one tensor of small things: strip means, pooled map, four numbers a channel, statistics of the norms.
     """
     x = dense(x)
-    plan, tensors = _prepared(x, weights, options)
     with gpu.current(x):
+        plan, tensors = _prepared(x, weights, options)
         out = torch.empty_like(x)
         scratch = x.new_empty(plan.scratch, dtype=plan.acc)
         kept = x.new_empty(plan.kept, dtype=plan.acc)
@@ -69,9 +74,9 @@ def backward(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Gradients of x and of all weights."""
     x = dense(x)
-    plan, tensors = _prepared(x, weights, options)
     grad = dense_as(grad, x)
     with gpu.current(x):
+        plan, tensors = _prepared(x, weights, options)
         grad_x = torch.empty_like(x)
         scratch = x.new_empty(plan.backward_scratch, dtype=plan.acc)
         along = x.new_empty(plan.along)
@@ -100,6 +105,7 @@ def _prepared(x: Tensor, weights: Weights, options: Options) -> tuple[Plan, list
     # A missing bias is not read, so that any tensor will do.
     tensors = [(weights.q if t is None else t).contiguous() for t in _ordered(weights)]
     plan = _compiled_plan(
+        x.device,
         x.shape,
         x.dtype,
         memory_format(x) is torch.channels_last,
@@ -113,6 +119,7 @@ def _prepared(x: Tensor, weights: Weights, options: Options) -> tuple[Plan, list
 
 @functools.lru_cache(maxsize=4096)
 def _compiled_plan(
+    device: torch.device,
     shape: tuple[int, ...],
     dtype: torch.dtype,
     last: bool,
@@ -121,6 +128,7 @@ def _compiled_plan(
     biases: tuple[bool, ...],
     dtypes: tuple[torch.dtype, ...],
 ) -> Plan:
+    """Compiled for the device, which is the current one."""
     kernel = window(shape[2], shape[3], options)
     plan = make_plan(shape, dtype, last, kernel, lengths, biases, options.num_heads, options.unit, dtypes)
     compile_together(plan.launches)

@@ -47,8 +47,8 @@ def gram(
 ):  # fmt: skip
     """Products of the centred channels of a head over ``chunk`` positions, (splits, B, C, d), and their sums.
 
-    And the centred map as (B, C, n), if ``keep`` is 1. Not by tl.dot: the way of float32 operands through shared memory
-    takes longer than all else.
+    And the centred map as (B, C, n) if ``keep`` is 1; else ``centred`` is not written. Not by tl.dot: the way of
+    float32 operands through shared memory takes longer than all else.
     """
     b = tl.program_id(2)
     head = tl.program_id(1)

@@ -138,7 +138,8 @@ def make_plan(
     statistics = Launch(
         triton_channel.statistics, (number, b), (acc, acc), (c * n, number), BLOCK=STATISTICS, num_warps=8, **language
     )
-    splits = -(-n // POSITIONS)
+    # Not so many that their products were larger than the map itself, with windows of a pixel or two.
+    splits = min(-(-n // POSITIONS), max(1, 2 * n // d))
     if not few:
         tiles = -(-d // 8) * -(-d // 128)
         gram, gram_again = (
@@ -146,7 +147,7 @@ def make_plan(
                 triton_channel.gram, (splits * tiles, heads, b), (acc,) * 5,
                 (b, c, n, d, *integers), BM=8, BN=128, **language,
             )
-            for integers in ((number, POSITIONS, splits, 0), (1, POSITIONS, splits, 1))
+            for integers in ((number, -(-n // splits), splits, 0), (1, -(-n // splits), splits, 1))
         )  # fmt: skip
         grad_pooled = Launch(
             triton_channel.grad_pooled, (-(-d // 16) * -(-n // 32), heads, b), (acc,) * 3, (c, n, d),
@@ -219,7 +220,6 @@ def make_plan(
             'parts': 24 * b * parts,
             'cells': b * c * cells if of_windows else 0,
             'map_parts': 3 * b * number,
-            'centred': 0 if few else b * c * n,
         }
         | products
     )
@@ -260,7 +260,7 @@ def make_plan(
         stage.append(of(project, f'pooled map_parts {SCALES} logits pooled projected norm_stats'))
         stage.append(of(attend, 'projected logits'))
     else:
-        stage.append(of(gram, 'pooled map_parts product of_y centred'))
+        stage.append(of(gram, 'pooled map_parts product of_y gate'))
         stage.append(of(attend, f'map_parts product of_y {SCALES} logits norm_stats'))
     stage.append(of(maps.scale, 'x gate logits out'))
 

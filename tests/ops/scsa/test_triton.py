@@ -225,6 +225,9 @@ def test_says_what_it_cannot_do(backend, monkeypatch):
     assert 'int32' in backend.unsupported(x.int(), weights, Options())
     assert '8 channels' in backend.unsupported(on_meta((1, 8, 2, 2), torch.float32)[0], weights, Options())
     assert 'too large' in backend.unsupported(on_meta((1, 4, 2**15, 2**14), torch.float32)[0], weights, Options())
+    # By its pixels; by its columns, whose windows are found in float32; by parts of the convolutions' gradients.
+    for shape in ((1, 4, 1103, 486737), (1, 4, 1, 8_200_000), (65535, 2560, 4, 4)):
+        assert 'too large' in backend.unsupported(*on_meta(shape, torch.float16), Options(num_heads=shape[1] // 4))
     many = on_meta((1, 4, 2, 2), torch.float32, kernels=(3, 5, 7, 65))[1]
     assert 'kernel of 65' in backend.unsupported(x, many, Options())
 
