@@ -8,7 +8,7 @@ over programs, and in backward their factors are multiplied with the map by ``gr
 import triton
 import triton.language as tl
 
-from ..triton_math import divide, exp
+from ..triton_math import divide
 from . import triton_common as common
 
 
@@ -104,8 +104,24 @@ def _score(a, b, d, shift, products, sum_of_asking, sum_of_answering, n):
 
 
 @triton.jit
-def _exp(x, FAST: tl.constexpr):
-    return tl.exp(x) if FAST else exp(x)
+def _query(weight, bias, c, keep, gamma, beta, root, HAS_BIAS: tl.constexpr, ACC: tl.constexpr):
+    """Factor and offset of Y in a query over the root of d, and the factor of the query alone."""
+    factor, offset = common.factor_and_offset(weight, bias, c, keep, HAS_BIAS, ACC)
+    return gamma * factor * root, tl.fma(beta, factor, offset) * root, factor
+
+
+@triton.jit
+def _key(weight, bias, c, keep, gamma, beta, HAS_BIAS: tl.constexpr, ACC: tl.constexpr):
+    """The same of a key."""
+    factor, offset = common.factor_and_offset(weight, bias, c, keep, HAS_BIAS, ACC)
+    return gamma * factor, tl.fma(beta, factor, offset), factor
+
+
+@triton.jit
+def _mean_value(weight, bias, c, keep, gamma, beta, mean, HAS_BIAS: tl.constexpr, ACC: tl.constexpr):
+    """From the mean of Y, and the factor of the value alone."""
+    factor, offset = common.factor_and_offset(weight, bias, c, keep, HAS_BIAS, ACC)
+    return factor * (gamma * mean + beta) + offset, factor
 
 
 @triton.jit(do_not_specialize=['B', 'C', 'n', 'd', 'number', 'splits'])
@@ -123,17 +139,13 @@ def attend(
     head = tl.program_id(1)
     mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, ACC)
     if tl.program_id(0) + head == 0:
-        tl.store(norm_stats + 3 * b, mean * 0 + 1)
-        tl.store(norm_stats + 3 * b + 1, mean)
-        tl.store(norm_stats + 3 * b + 2, variance)
+        common.store_statistics(norm_stats + 3 * b, mean, variance)
     in_head = tl.program_id(0) * BC + tl.arange(0, BC)
     c = head * d + in_head
     keep_c = in_head < d
     gamma_c, beta_c = common.factor_and_offset(gamma, beta, c, keep_c, True, ACC)
-    q_c, q0_c = common.factor_and_offset(q, q_bias, c, keep_c, BIAS_Q, ACC)
     root = common.rsqrt(tl.zeros([], ACC) + d)
-    a_c = gamma_c * q_c * root
-    b_c = tl.fma(beta_c, q_c, q0_c) * root
+    a_c, b_c, _ = _query(q, q_bias, c, keep_c, gamma_c, beta_c, root, BIAS_Q, ACC)
     product += b.to(tl.int64) * C * d
     sums += b * C
     sum_c = common.added(sums, splits, B * C, c, keep_c, ACC) * rstd
@@ -150,10 +162,8 @@ def attend(
         at = c.to(tl.int64)[:, None] * d + e_in[None, :]
         products = _product_sum(product, splits, B * C * d, at, keep, ACC)
         gamma_e, beta_e = common.factor_and_offset(gamma, beta, e, keep_e, True, ACC)
-        k_e, k0_e = common.factor_and_offset(k, k_bias, e, keep_e, BIAS_K, ACC)
-        v_e, v0_e = common.factor_and_offset(v, v_bias, e, keep_e, BIAS_V, ACC)
-        d_e = gamma_e * k_e
-        shift_e = tl.fma(beta_e, k_e, k0_e)
+        d_e, shift_e, k_e = _key(k, k_bias, e, keep_e, gamma_e, beta_e, BIAS_K, ACC)
+        mean_v, v_e = _mean_value(v, v_bias, e, keep_e, gamma_e, beta_e, sum_e / n, BIAS_V, ACC)
         products *= rstd * rstd
         score = _score(
             a_c[:, None],
@@ -167,14 +177,13 @@ def attend(
         )
         score = tl.where(keep, score, common.NEVER)
         peak = tl.maximum(top, score)
-        share = _exp(score - peak, FAST)
-        decay = _exp(top - peak, FAST)
+        share = common.exp_of_score(score - peak, FAST)
+        decay = common.exp_of_score(top - peak, FAST)
         below = below * decay + share
-        mean_v = v_e * (gamma_e * (sum_e / n) + beta_e) + v0_e
         result = result * decay + share * mean_v[None, :]
         top = peak
     peak = tl.max(top, 1)
-    decay = _exp(top - peak[:, None], FAST)
+    decay = common.exp_of_score(top - peak[:, None], FAST)
     whole = tl.sum(below * decay, 1)
     value = divide(tl.sum(result * decay, 1), whole)
     common.store_gate(logits + b * C + c, B * C, value, peak, whole, keep_c, UNIT)
@@ -196,7 +205,7 @@ def attend_backward(
     """
     b = tl.program_id(2)
     head = tl.program_id(1)
-    rstd = common.rsqrt(tl.load(norm_stats + 3 * b + 2) + common.EPSILON)
+    _, rstd = common.load_statistics(norm_stats + 3 * b)
     in_head = tl.program_id(0) * BC + tl.arange(0, BC)
     c = head * d + in_head
     keep_c = in_head < d
@@ -205,18 +214,13 @@ def attend_backward(
     logits += b * C
     grad_gate += b * C
     gamma_c, beta_c = common.factor_and_offset(gamma, beta, c, keep_c, True, ACC)
-    q_c, q0_c = common.factor_and_offset(q, q_bias, c, keep_c, BIAS_Q, ACC)
-    k_c, k0_c = common.factor_and_offset(k, k_bias, c, keep_c, BIAS_K, ACC)
-    v_c, v0_c = common.factor_and_offset(v, v_bias, c, keep_c, BIAS_V, ACC)
     root = common.rsqrt(tl.zeros([], ACC) + d)
     number_of = tl.zeros([1, 1], ACC) + n
-    a_c = gamma_c * q_c * root
-    b_c = tl.fma(beta_c, q_c, q0_c) * root
-    d_c = gamma_c * k_c
-    shift_c = tl.fma(beta_c, k_c, k0_c)
+    a_c, b_c, q_c = _query(q, q_bias, c, keep_c, gamma_c, beta_c, root, BIAS_Q, ACC)
+    d_c, shift_c, k_c = _key(k, k_bias, c, keep_c, gamma_c, beta_c, BIAS_K, ACC)
     result_c, peak_c, of_c = common.gate_gradient(logits, grad_gate, pieces, B * C, c, keep_c, UNIT, ACC)
     sum_c = common.added(of_y, splits, B * C, c, keep_c, ACC) * rstd
-    mean_v_c = v_c * (gamma_c * (sum_c / n) + beta_c) + v0_c
+    mean_v_c, v_c = _mean_value(v, v_bias, c, keep_c, gamma_c, beta_c, sum_c / n, BIAS_V, ACC)
 
     # Over all e: of what c asks (times D_e) and what it answers (times A_e), with Y_e . Y_c, the sum of Y_e, and alone.
     asks_product = tl.zeros([BC, BE], ACC)
@@ -236,15 +240,10 @@ def attend_backward(
         products = _product_sum(product, splits, B * C * d, at, keep, ACC)
         products *= rstd * rstd
         gamma_e, beta_e = common.factor_and_offset(gamma, beta, e, keep_e, True, ACC)
-        q_e, q0_e = common.factor_and_offset(q, q_bias, e, keep_e, BIAS_Q, ACC)
-        k_e, k0_e = common.factor_and_offset(k, k_bias, e, keep_e, BIAS_K, ACC)
-        v_e, v0_e = common.factor_and_offset(v, v_bias, e, keep_e, BIAS_V, ACC)
-        a_e = gamma_e * q_e * root
-        b_e = tl.fma(beta_e, q_e, q0_e) * root
-        d_e = gamma_e * k_e
-        shift_e = tl.fma(beta_e, k_e, k0_e)
+        a_e, b_e, q_e = _query(q, q_bias, e, keep_e, gamma_e, beta_e, root, BIAS_Q, ACC)
+        d_e, shift_e, k_e = _key(k, k_bias, e, keep_e, gamma_e, beta_e, BIAS_K, ACC)
         result_e, peak_e, of_e = common.gate_gradient(logits, grad_gate, pieces, B * C, e, keep_e, UNIT, ACC)
-        mean_v_e = v_e * (gamma_e * (sum_e / n) + beta_e) + v0_e
+        mean_v_e, v_e = _mean_value(v, v_bias, e, keep_e, gamma_e, beta_e, sum_e / n, BIAS_V, ACC)
 
         # c asks, e answers.
         score = _score(
@@ -257,7 +256,7 @@ def attend_backward(
             sum_e[None, :],
             number_of,
         )
-        share = tl.where(keep, _exp(score - peak_c[:, None], FAST), 0)
+        share = tl.where(keep, common.exp_of_score(score - peak_c[:, None], FAST), 0)
         asks = share * of_c[:, None] * (mean_v_e[None, :] - result_c[:, None])
         # e asks, c answers.
         score = _score(
@@ -270,7 +269,7 @@ def attend_backward(
             sum_c[:, None],
             number_of,
         )
-        share = tl.where(keep, _exp(score - peak_e[None, :], FAST), 0) * of_e[None, :]
+        share = tl.where(keep, common.exp_of_score(score - peak_e[None, :], FAST), 0) * of_e[None, :]
         answers = share * (mean_v_c[:, None] - result_e[None, :])
 
         shares += share

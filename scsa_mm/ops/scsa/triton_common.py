@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from ..arithmetic import EPS
-from ..triton_math import divide, rsqrt, sigmoid, sigmoid_slope
+from ..triton_math import divide, exp, rsqrt, sigmoid, sigmoid_slope
 
 EPSILON = tl.constexpr(EPS)
 NEVER = tl.constexpr(-1e30)  # a score that counts for nothing; infinities would give NaN as differences
@@ -69,6 +69,25 @@ def store_part(parts, at, stride, values, inside, count, ACC: tl.constexpr):
     tl.store(parts + at, count)
     tl.store(parts + stride + at, mean)
     tl.store(parts + 2 * stride + at, tl.sum(off * off))
+
+
+@triton.jit
+def store_statistics(parts, mean, variance):
+    """As one part, which gives :func:`statistics` the same bits again."""
+    tl.store(parts, mean * 0 + 1)
+    tl.store(parts + 1, mean)
+    tl.store(parts + 2, variance)
+
+
+@triton.jit
+def load_statistics(parts):
+    """Mean and reciprocal standard deviation that :func:`store_statistics` kept."""
+    return tl.load(parts + 1), rsqrt(tl.load(parts + 2) + EPSILON)
+
+
+@triton.jit
+def exp_of_score(x, FAST: tl.constexpr):
+    return tl.exp(x) if FAST else exp(x)
 
 
 @triton.jit

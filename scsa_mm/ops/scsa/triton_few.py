@@ -7,7 +7,7 @@ they are needed, from queries and keys that ``project`` wrote. ``N`` is 1 or 4, 
 import triton
 import triton.language as tl
 
-from ..triton_math import divide, exp
+from ..triton_math import divide
 from . import triton_common as common
 
 
@@ -22,9 +22,7 @@ def project(
     b = tl.program_id(1)
     mean, variance, rstd = common.statistics(parts + b * 3 * number, number, number, ACC)
     if not BACK and tl.program_id(0) == 0:
-        tl.store(norm_stats + 3 * b, mean * 0 + 1)
-        tl.store(norm_stats + 3 * b + 1, mean)
-        tl.store(norm_stats + 3 * b + 2, variance)
+        common.store_statistics(norm_stats + 3 * b, mean, variance)
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     keep = c < C
     gamma_c, beta_c = common.factor_and_offset(gamma, beta, c, keep, True, ACC)
@@ -76,7 +74,7 @@ def _share(q0, q1, q2, q3, k0, k1, k2, k3, peak, N: tl.constexpr, FAST: tl.const
         score = _score(q0, q1, q2, q3, k0, k1, k2, k3, N) - peak
     else:
         score = tl.fma(q0, k0, -peak)
-    return tl.exp(score) if FAST else exp(score)
+    return common.exp_of_score(score, FAST)
 
 
 @triton.jit(do_not_specialize=['B', 'C', 'd'])
@@ -196,8 +194,7 @@ def attend_backward(
             dk2 += answers * qe2
             dk3 += answers * qe3
 
-    mean = tl.load(norm_stats + 3 * b + 1)
-    rstd = common.rsqrt(tl.load(norm_stats + 3 * b + 2) + common.EPSILON)
+    mean, rstd = common.load_statistics(norm_stats + 3 * b)
     root = common.rsqrt(tl.zeros([], ACC) + d)
     of_c = tl.reshape(of_c, [BC]) * root
     gamma_c, beta_c = common.factor_and_offset(gamma, beta, c, keep_c, True, ACC)

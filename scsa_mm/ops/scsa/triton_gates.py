@@ -11,7 +11,7 @@ from . import triton_common as common
 
 
 @triton.jit
-def _program(chunks, blocks, B, C, H, W, LAST: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr):
+def _program(chunks, blocks, B, C, H, W, LAST: tl.constexpr):
     """Chunk, block, number of the group among all of (image, direction), and its place in the strips."""
     pid = tl.program_id(0)
     chunk = pid % chunks
@@ -79,7 +79,7 @@ def convolve(
     Programs follow each other after ``step`` positions, overlap by what a kernel reaches to both sides, ``left``, and
     write the same means there.
     """
-    chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST, BC, BL)
+    chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST)
     weight, bias, k, before = _conv(
         group, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, K0, K1, K2, K3
     )
@@ -111,15 +111,13 @@ def gates(
     UNIT: tl.constexpr, LAST: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr,
 ):  # fmt: skip
     """Row and column gates and the normalised convolution; the statistics of all parts go to ``stats``, as one part."""
-    chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST, BC, BL)
+    chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST)
     weight, bias, k, before = _conv(
         group, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, K0, K1, K2, K3
     )
     mean, variance, rstd = common.statistics(parts + item * 3 * number, number, number, ACC)
     if block + chunk == 0:
-        tl.store(stats + item * 3, mean * 0 + 1)
-        tl.store(stats + item * 3 + 1, mean)
-        tl.store(stats + item * 3 + 2, variance)
+        common.store_statistics(stats + item * 3, mean, variance)
     c, p, of_c, of_p = _tile(chunk, block, C, L, BL, 0, LAST, BC, BL)
     gamma, beta = gamma_h, beta_h
     if direction == 1:
@@ -168,8 +166,7 @@ def grad_gates(
     if chunk * BL >= L:
         return
     n = nh * nw
-    rstd = common.rsqrt(tl.load(norm_stats + 3 * b + 2) + common.EPSILON)
-    mean = tl.load(norm_stats + 3 * b + 1)
+    mean, rstd = common.load_statistics(norm_stats + 3 * b)
     # The norm's two means over the image follow from the gradients of its parameters.
     sums += b * size
     of_straight = tl.zeros([128], ACC)
@@ -302,11 +299,11 @@ def grad_strips(
     Gradients of the convolutions come in parts, a row of ``taps`` (2 B chunks, ..) each; those of the norms for each
     image go to ``sums``. ``parts`` is what ``grad_gates`` found, in ``pieces`` of so many positions, ``piece``.
     """
-    chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST, BC, BL)
+    chunk, block, item, group, direction, b, L, D, first = _program(chunks, blocks, B, C, H, W, LAST)
     weight, bias, k, before = _conv(
         group, weight0, weight1, weight2, weight3, weight0, weight1, weight2, weight3, K0, K1, K2, K3
     )
-    rstd = common.rsqrt(tl.load(stats + item * 3 + 2) + common.EPSILON)
+    _, rstd = common.load_statistics(stats + item * 3)
     gamma = gamma_h
     if direction == 1:
         gamma = gamma_w

@@ -1,9 +1,8 @@
-"""How SCSA works on a shape on the GPU: launches, and how its buffers are cut. Made once for a shape and remembered.
+"""How SCSA works on a shape on the GPU: launches, and how its buffers are cut.
 
 Constants of kernels follow few classes of sizes, not the sizes: each new one is compiled.
 """
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -57,7 +56,6 @@ def _kept_parts(b: int, c: int, h: int, w: int, n: int) -> Buffer:
     return {'means': b * c * (h + w), 'pooled': b * c * n, 'logits': 4 * b * c, 'stats': 24 * b, 'norm_stats': 3 * b}
 
 
-@functools.lru_cache(maxsize=4096)
 def make_plan(
     shape: tuple[int, int, int, int],
     dtype: torch.dtype,

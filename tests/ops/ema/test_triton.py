@@ -255,8 +255,8 @@ COMPILED = [
 @pytest.mark.skipif(interpreted(), reason='kernels cannot be compiled when Triton interprets them')
 @pytest.mark.parametrize('capability,dtype,channels_last,shape', COMPILED, ids=str)
 def test_compiles_for_gpus_and_stays_in_registers(capability, dtype, channels_last, shape):
+    from scsa_mm.analysis.offline import compile_launch, launches_of
     from scsa_mm.ops.ema import triton
-    from tests.ops.offline_compile import compile_launch, launches_of
 
     c = shape[1] // 32
     weights = unflatten([torch.empty(s) for s in ((c, c, 1, 1), c, c, c, (c, c, 3, 3), c)])

@@ -327,7 +327,7 @@ def test_compiles_at_every_stage(backend, shape, dtype):
 
 
 def compile_all(backend, capability, shape, dtype, channels_last, window_size):
-    from tests.ops.offline_compile import compile_launch, launches_of
+    from scsa_mm.analysis.offline import compile_launch, launches_of
 
     x, weights = on_meta(shape, dtype, channels_last=channels_last)
     options = Options(window_size=window_size)
